@@ -1,0 +1,160 @@
+# Every target works on a clean clone with Go, bash, git and (for the race
+# detector) a C compiler. Tools are pinned in tools/go.mod and tools/lint/go.mod.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.ONESHELL:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --warn-undefined-variables --no-print-directory
+
+# Results, stamps and small tools: everything here can be deleted at any time.
+BUILD := .build
+# The modules people work in; e2e/bin holds the pinned servers of the test bed.
+MODULES := . e2e tools
+PINS := tools/lint e2e/bin/etcd e2e/bin/kube e2e/bin/coredns
+LINT_MODULES := . e2e tools
+
+# How long each fuzz target runs.
+FUZZTIME ?= 10s
+# Benchmarks to run (a regular expression) and how often each.
+BENCH ?= .
+COUNT ?= 1
+# ONCE=1 makes the demo end after its walkthrough.
+ONCE ?=
+# Flags added to go test, for example TESTFLAGS='-run TestSession'.
+TESTFLAGS ?=
+E2E_TIMEOUT ?= 30m
+# The commit whose wire contract must stay compatible; default: the main branch.
+AGAINST ?=
+
+BUF := go tool -modfile=tools/go.mod buf
+ROWS := $(BUILD)/rows
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: ## Build the static binaries into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/ ./cmd/...
+
+.PHONY: test
+test: cc $(ROWS) ## Run unit tests with the race detector, fuzz seeds and the end-to-end suite
+	@rm -f $(BUILD)/test-*.json
+	failed=0
+	$(MAKE) race || failed=1
+	$(MAKE) e2e || failed=1
+	exit $$failed
+
+.PHONY: race
+race: cc $(ROWS) ## Run the unit tests alone, with the race detector and fuzz seeds
+	@CGO_ENABLED=1 go test -json -race -shuffle=on $(TESTFLAGS) ./... | $(ROWS) record $(BUILD)/test-unit.json
+	CGO_ENABLED=1 go test -C tools -json -race -shuffle=on $(TESTFLAGS) ./rows | $(ROWS) record $(BUILD)/test-tools.json
+
+.PHONY: e2e
+e2e: $(ROWS) ## Run the end-to-end suite against real API servers (the first run builds them)
+	@e2e/bin/build.sh
+	go test -C e2e -json -count=1 -shuffle=on -timeout=$(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(ROWS) record -live $(BUILD)/test-e2e.json
+
+.PHONY: rows
+rows: $(ROWS) ## Print each row of docs/features.md with the result of the tests that prove it
+	@$(ROWS) report docs/features.md $(BUILD)
+
+.PHONY: lint
+lint: $(BUILD)/buf.built $(BUILD)/golangci-lint.built ## Check contract, formatting, imports between rooms, vet and linters
+	@echo "lint: wire contract"
+	$(BUF) lint
+	base=$(AGAINST)
+	if [[ -z $$base ]]; then
+	  base=$$(git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main || true)
+	fi
+	if [[ -n $$base ]] && git cat-file -e "$$base:buf.yaml" 2>/dev/null; then
+	  echo "lint: wire contract against $$base"
+	  rm -rf $(BUILD)/contract
+	  mkdir -p $(BUILD)/contract
+	  git archive "$$base" buf.yaml proto | tar -x -C $(BUILD)/contract
+	  $(BUF) breaking --against $(BUILD)/contract
+	fi
+	echo "lint: gofmt"
+	unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' | while read -r f; do [[ ! -e $$f ]] || gofmt -l "$$f"; done)
+	if [[ -n $$unformatted ]]; then
+	  printf 'not formatted, run gofmt -w on:\n%s\n' "$$unformatted" >&2
+	  exit 1
+	fi
+	linter=$$(go tool -n -modfile=tools/lint/go.mod golangci-lint)
+	for module in $(LINT_MODULES); do
+	  echo "lint: module $$module"
+	  go -C "$$module" mod tidy -diff || { echo "lint: $$module/go.mod is not tidy, run: make tidy" >&2; exit 1; }
+	  go -C "$$module" vet ./...
+	  (cd "$$module" && "$$linter" run --config $(CURDIR)/.golangci.yml ./...)
+	done
+
+.PHONY: generate
+generate: $(BUILD)/buf.built ## Generate gen/ from proto/
+	@$(BUF) generate
+
+.PHONY: checkgenerate
+checkgenerate: generate ## Fail when gen/ is not what proto/ generates
+	@if [[ -n $$(git status --porcelain -- gen) ]]; then
+	  git status --porcelain -- gen
+	  git --no-pager diff -- gen
+	  echo "checkgenerate: gen/ does not match proto/: run make generate and commit the result" >&2
+	  exit 1
+	fi
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (default 10s) each
+	@listed=$$(go test -list '^Fuzz' ./...)
+	while read -r package target; do
+	  echo "fuzz: $$package $$target for $(FUZZTIME)"
+	  go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"
+	done < <(awk '/^Fuzz/ { targets[++n] = $$1 } $$1 == "ok" { for (i = 1; i <= n; i++) print $$2, targets[i]; n = 0 }' <<<"$$listed")
+
+.PHONY: bench
+bench: ## Run the benchmarks (BENCH=regexp COUNT=n)
+	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count=$(COUNT) $(patsubst %,./%/...,$(wildcard bench internal/mux))
+
+.PHONY: demo
+demo: ## Reach a real cluster through the hub, step by step, and leave it running (ONCE=1 ends it)
+	@cd e2e
+	ONCE=$(ONCE) exec go run ./cmd/demo
+
+.PHONY: tidy
+tidy: ## Tidy every module
+	@for module in $(MODULES) $(PINS); do
+	  echo "tidy: $$module"
+	  go -C "$$module" mod tidy
+	done
+
+.PHONY: clean
+clean: ## Remove what the other targets made in this tree (caches outside of it stay)
+	rm -rf bin $(BUILD)
+
+# The race detector is written in C: say so before the linker does.
+.PHONY: cc
+cc:
+	@compiler=$$(go env CC)
+	command -v "$${compiler%% *}" >/dev/null || {
+	  echo "the race detector needs a C compiler and '$$compiler' is not installed: install gcc (Debian: apt-get install gcc libc6-dev) or set CC" >&2
+	  exit 1
+	}
+
+$(ROWS): $(wildcard tools/rows/*.go)
+	@mkdir -p $(@D)
+	go build -C tools -o $(CURDIR)/$@ ./rows
+
+$(BUILD)/buf.built: tools/go.mod tools/go.sum
+	@mkdir -p $(@D)
+	echo "building buf and the protobuf plugins, first time takes some minutes" >&2
+	for tool in buf protoc-gen-go protoc-gen-go-grpc; do
+	  go tool -n -modfile=tools/go.mod "$$tool" >/dev/null
+	done
+	touch $@
+
+$(BUILD)/golangci-lint.built: tools/lint/go.mod tools/lint/go.sum
+	@mkdir -p $(@D)
+	echo "building the linter, first time takes some minutes" >&2
+	go tool -n -modfile=tools/lint/go.mod golangci-lint >/dev/null
+	touch $@
