@@ -1,0 +1,106 @@
+// Package fault is the one error type that travels over all hops of Culvert.
+//
+// Every failure that a caller may see says which hop failed, what it was doing,
+// a code that programs branch on, and one sentence that says what to do. The
+// mapping from code to HTTP and gRPC status exists once, here. Messages are for
+// people and never contain a credential.
+package fault
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+// Error is a failure at one hop. It is immutable once returned and safe for
+// concurrent use.
+type Error struct {
+	// Hop is where it failed.
+	Hop wire.Hop
+	// Op is what was being done, lower case: "dial", "authenticate", "open".
+	Op string
+	// Code is what programs branch on.
+	Code wire.Code
+	// Cluster and Target say what was being reached, where known.
+	Cluster, Target string
+	// RetryAfter tells a caller when another try makes sense; 0 says nothing.
+	RetryAfter time.Duration
+	// Err is the cause, one sentence for people. It may be nil.
+	Err error
+}
+
+// Error returns "hop: op: target: code: cause", leaving out what is empty.
+func (e *Error) Error() string {
+	parts := make([]string, 0, 6)
+	parts = append(parts, e.Hop.String())
+	if e.Op != "" {
+		parts = append(parts, e.Op)
+	}
+	if e.Cluster != "" {
+		parts = append(parts, "cluster "+e.Cluster)
+	}
+	if e.Target != "" {
+		parts = append(parts, e.Target)
+	}
+	parts = append(parts, e.Code.String())
+	if e.Err != nil {
+		parts = append(parts, e.Err.Error())
+	}
+	return strings.Join(parts, ": ")
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// As returns the fault in err's chain, or nil when there is none.
+func As(err error) *Error {
+	var f *Error
+	if errors.As(err, &f) {
+		return f
+	}
+	return nil
+}
+
+// mapping is what one code means outside of the tunnel.
+type mapping struct {
+	http   int
+	reason string
+	grpc   codes.Code
+}
+
+// The reasons are those of metav1.StatusReason where Kubernetes has one
+// (https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/).
+var mappings = map[wire.Code]mapping{
+	wire.CodeCanceled:          {499, "ClientClosedRequest", codes.Canceled},
+	wire.CodeDeadlineExceeded:  {http.StatusGatewayTimeout, "Timeout", codes.DeadlineExceeded},
+	wire.CodeInvalidTarget:     {http.StatusBadRequest, "BadRequest", codes.InvalidArgument},
+	wire.CodeNotFound:          {http.StatusNotFound, "NotFound", codes.NotFound},
+	wire.CodePermissionDenied:  {http.StatusForbidden, "Forbidden", codes.PermissionDenied},
+	wire.CodeConnectionRefused: {http.StatusBadGateway, "BadGateway", codes.Unavailable},
+	wire.CodeUnreachable:       {http.StatusBadGateway, "BadGateway", codes.Unavailable},
+	wire.CodeTLSFailure:        {http.StatusBadGateway, "BadGateway", codes.Unavailable},
+	wire.CodeResourceExhausted: {http.StatusServiceUnavailable, "ServiceUnavailable", codes.ResourceExhausted},
+	wire.CodeDraining:          {http.StatusServiceUnavailable, "ServiceUnavailable", codes.Unavailable},
+	wire.CodeLinkLost:          {http.StatusServiceUnavailable, "ServiceUnavailable", codes.Unavailable},
+	wire.CodeConnectionReset:   {http.StatusBadGateway, "BadGateway", codes.Unavailable},
+	wire.CodeProtocolError:     {http.StatusBadGateway, "BadGateway", codes.Internal},
+	wire.CodeFlowControlError:  {http.StatusBadGateway, "BadGateway", codes.Internal},
+	wire.CodeReplaced:          {http.StatusServiceUnavailable, "ServiceUnavailable", codes.Unavailable},
+	wire.CodeInternal:          {http.StatusInternalServerError, "InternalError", codes.Internal},
+	wire.CodeUnauthenticated:   {http.StatusUnauthorized, "Unauthorized", codes.Unauthenticated},
+	wire.CodeUnavailable:       {http.StatusServiceUnavailable, "ServiceUnavailable", codes.Unavailable},
+}
+
+// HTTPStatus returns the HTTP status of the code.
+func (e *Error) HTTPStatus() int { return mappings[e.Code.Known()].http }
+
+// Reason returns the Kubernetes Status.reason of the code.
+func (e *Error) Reason() string { return mappings[e.Code.Known()].reason }
+
+// GRPCCode returns the gRPC status code of the code.
+func (e *Error) GRPCCode() codes.Code { return mappings[e.Code.Known()].grpc }

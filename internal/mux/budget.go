@@ -1,0 +1,50 @@
+package mux
+
+import "sync/atomic"
+
+// DefaultBudget is the receive memory that a process commits itself to, in
+// bytes.
+const DefaultBudget = 256 << 20
+
+// Budget bounds the credit that links have granted and that has not been read
+// yet: what peers could make the process hold. It is shared by the links of a
+// process and safe for concurrent use.
+//
+// The bound is soft by MinWindow for each session: that much is granted even
+// when the budget is used up, since a session without credit could never go on.
+type Budget struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// NewBudget returns a budget of limit bytes.
+func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
+
+// Used returns the bytes that are committed now.
+func (b *Budget) Used() int64 { return b.used.Load() }
+
+// Limit returns the bytes that the budget allows.
+func (b *Budget) Limit() int64 { return b.limit }
+
+// reserve commits up to want bytes, but floor in any case, and returns how many.
+func (b *Budget) reserve(want, floor int64) int64 {
+	for {
+		used := b.used.Load()
+		n := max(min(want, b.limit-used), min(floor, want), 0)
+		if n == 0 || b.used.CompareAndSwap(used, used+n) {
+			return n
+		}
+	}
+}
+
+// commit takes n bytes whatever the limit says.
+func (b *Budget) commit(n int64) { b.used.Add(n) }
+
+// release gives n bytes back.
+func (b *Budget) release(n int64) { b.used.Add(-n) }
+
+// short tells that idle sessions should give credit back.
+func (b *Budget) short() bool { return b.used.Load() > b.limit/2 }
+
+// exhausted tells that no session should be admitted at its full window.
+func (b *Budget) exhausted() bool { return b.used.Load() >= b.limit }

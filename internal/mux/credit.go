@@ -1,0 +1,106 @@
+package mux
+
+import (
+	"time"
+
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+const (
+	// leastRTT stands for the time that scheduling takes where the network
+	// takes none; without it a window would not grow on a fast local link.
+	leastRTT = time.Millisecond
+	// idleAfter is after how long without receipt a session counts as idle.
+	idleAfter = time.Second
+)
+
+// consumed accounts for n bytes that left the receive queue and grants credit
+// when enough of the window is used. mu is held.
+func (s *Session) consumed(n int) {
+	n = min(n, int(s.recvOff-s.readOff)) // CloseRead may have discarded them
+	s.readOff += wire.Offset(n)
+	s.link.cfg.Budget.release(int64(n))
+	if s.state == stateDone || s.finRecv || s.readClosed || s.reclaiming {
+		return
+	}
+	if int(s.recvLimit-s.readOff) <= s.window-s.window/4 {
+		s.tune(time.Now())
+		s.grant()
+	}
+}
+
+// grant extends the credit to the window as far as the budget goes.
+func (s *Session) grant() {
+	outstanding := int64(s.recvLimit - s.readOff)
+	want := int64(s.window) - outstanding
+	floor := int64(s.link.cfg.MinWindow) - outstanding
+	n := s.link.cfg.Budget.reserve(want, floor)
+	if n < want/4 && n < floor {
+		// A dribble of credit would make a dribble of frames.
+		s.link.cfg.Budget.release(n)
+		return
+	}
+	if n <= 0 {
+		return
+	}
+	s.recvLimit += wire.Offset(n)
+	s.creditDue = true
+	s.link.credits.add(s, creditList)
+	s.link.wake.Signal()
+}
+
+// tune doubles the window when the reader took a whole one within two round
+// trips: then the window, not the path or the reader, is what limits.
+func (s *Session) tune(now time.Time) {
+	if int64(s.readOff-s.epochOff) < int64(s.window) {
+		return
+	}
+	if now.Sub(s.epoch) < 2*max(s.link.rtt.min(), leastRTT) {
+		s.window = min(2*s.window, s.link.cfg.MaxWindow)
+	}
+	s.epoch, s.epochOff = now, s.readOff
+}
+
+// reclaimIdle asks for credit back while the budget is short, from the sessions
+// that have been idle longest. mu is held.
+func (l *Link) reclaimIdle(now time.Time) {
+	if !l.cfg.Budget.short() {
+		return
+	}
+	asked := int64(0)
+	goal := l.cfg.Budget.Used() - l.cfg.Budget.Limit()/2
+	for s := l.idle.head; s != nil && asked < goal; s = s.nodes[idleList].next {
+		if now.Sub(s.lastRecv) < idleAfter {
+			return
+		}
+		spare := int64(s.recvLimit-s.recvOff) - int64(l.cfg.MinWindow)
+		if spare <= 0 || s.reclaiming || s.finRecv || s.readClosed || s.state != stateOpen {
+			continue
+		}
+		asked += spare
+		s.window = l.cfg.MinWindow
+		s.reclaiming, s.reclaimDue = true, true
+		l.credits.add(s, creditList)
+		l.wake.Signal()
+	}
+}
+
+// handleReturned takes back the credit that the peer gave up.
+func (s *Session) handleReturned(off wire.Offset) {
+	if !s.reclaiming {
+		s.reset(protocolError("RETURNED without RECLAIM"))
+		return
+	}
+	s.reclaiming = false
+	off = max(off, s.recvOff)
+	if off < s.recvLimit && !s.finRecv {
+		s.link.cfg.Budget.release(int64(s.recvLimit - off))
+		s.recvLimit = off
+	}
+	// The window starts over; the reader may have gone on meanwhile.
+	s.window = s.link.cfg.InitialWindow
+	s.epoch, s.epochOff = time.Now(), s.readOff
+	if int64(s.recvLimit-s.readOff) < int64(s.link.cfg.MinWindow) && !s.finRecv && !s.readClosed {
+		s.grant()
+	}
+}

@@ -1,0 +1,100 @@
+package mux
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+// keepaliveLoop sends pings, gives the link up when the peer is silent, and
+// reclaims credit from idle sessions while the budget is short. It ends with
+// the link.
+func (l *Link) keepaliveLoop() {
+	hello := time.NewTimer(l.cfg.HelloTimeout)
+	defer hello.Stop()
+	tick := time.NewTicker(l.cfg.KeepAlive)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.ended:
+			return
+		case <-hello.C:
+			if !l.greeted() {
+				l.fail(protocolError(fmt.Sprintf("no HELLO within %v", l.cfg.HelloTimeout)))
+				return
+			}
+		case now := <-tick.C:
+			if silence := l.keepalive(now); silence > 0 {
+				l.fail(&Error{
+					Code: wire.CodeLinkLost, Hop: wire.HopLink,
+					Message: fmt.Sprintf("nothing was received for %v", silence.Round(time.Millisecond)),
+				})
+				return
+			}
+		}
+	}
+}
+
+// greeted tells whether the peer's HELLO arrived.
+func (l *Link) greeted() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.peer != nil
+}
+
+// keepalive does what is due at now and returns how long the peer has been
+// silent if that is too long, else 0.
+func (l *Link) keepalive(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if silence := now.Sub(l.lastRecv); silence >= l.cfg.KeepAliveTimeout {
+		return silence
+	}
+	if l.peer != nil {
+		l.ping(now)
+	}
+	l.reclaimIdle(now)
+	return 0
+}
+
+func (l *Link) ping(now time.Time) {
+	l.sendControl(wire.Frame{Kind: wire.KindPing, Nonce: l.rtt.start(now)})
+}
+
+// rtt keeps the smallest of the last round trips: queues make single ones
+// longer, never shorter. The zero value has none.
+type rtt struct {
+	recent [8]time.Duration
+	n      int
+	nonce  uint64
+	sent   time.Time
+}
+
+// start begins a measurement and returns the nonce to send.
+func (r *rtt) start(now time.Time) uint64 {
+	r.nonce++
+	r.sent = now
+	return r.nonce
+}
+
+// stop ends the measurement that nonce belongs to; others are ignored.
+func (r *rtt) stop(nonce uint64, now time.Time) {
+	if nonce != r.nonce || r.sent.IsZero() {
+		return
+	}
+	r.recent[r.n%len(r.recent)] = max(now.Sub(r.sent), 1)
+	r.n++
+	r.sent = time.Time{}
+}
+
+// min returns the smallest recent round trip, 0 before the first.
+func (r *rtt) min() time.Duration {
+	var least time.Duration
+	for _, d := range r.recent[:min(r.n, len(r.recent))] {
+		if least == 0 || d < least {
+			least = d
+		}
+	}
+	return least
+}

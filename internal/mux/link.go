@@ -1,0 +1,277 @@
+package mux
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+// Transport moves batches of frames. Send and Recv are each called by one
+// goroutine at a time, the two of them concurrently.
+type Transport interface {
+	// Send delivers the batch in order and empties it. It blocks while the
+	// peer's transport does not take more.
+	Send(b *wire.Batch) error
+	// Recv fills r with at least one more message.
+	Recv(r *wire.Received) error
+	// Close ends the transport and makes Send and Recv return. When flush is set,
+	// what was sent is delivered first, within a bounded time. It is called once,
+	// concurrently with both.
+	Close(flush bool)
+}
+
+// Link is one end of a stream of frames and owns all sessions on it. Its
+// methods are safe for concurrent use.
+type Link struct {
+	cfg Config
+	tr  Transport
+
+	helloDone chan struct{} // closed when the peer's HELLO arrived or the link ended
+	ended     chan struct{} // closed when the link ended
+
+	handlers sync.WaitGroup // goroutines that run Config.Handler
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+
+	// mu guards everything below and all sessions. Nobody blocks under it.
+	mu       sync.Mutex
+	wake     sync.Cond // the send loop waits here
+	err      error     // why the link ended; nil while it runs
+	peer     *wire.Hello
+	sessions map[wire.SessionID]*Session
+
+	lastOwn   wire.SessionID // highest id used by this side
+	lastPeer  wire.SessionID // highest id seen from the peer
+	ownOpen   int            // sessions opened by this side that are alive
+	peerOpen  int            // sessions opened by the peer that are alive
+	pending   int            // sessions of the peer that are undecided
+	draining  *Error         // no new sessions are taken; what the peer was told
+	goneAway  *Error         // the peer takes no new sessions
+	drainedCh chan struct{}  // closed when draining and no session is left; nil otherwise
+
+	// what the send loop has to do, in its order of precedence
+	control  []wire.Frame // bounded by maxControl
+	pongDue  bool
+	pong     uint64
+	credits  list // sessions with credit, RECLAIM, RETURNED or STOP to send
+	fresh    list // sessions that were idle and have data
+	busy     list // the others that have data
+	idle     lru  // sessions by last receipt, for reclaiming
+	finished bool // the send loop ends once control is empty
+
+	lastRecv time.Time
+	rtt      rtt
+}
+
+// New returns a link over tr. The caller must call Run, which takes tr over.
+func New(tr Transport, cfg Config) *Link {
+	l := newLink(cfg.withDefaults())
+	l.tr = tr
+	return l
+}
+
+func newLink(cfg Config) *Link {
+	l := &Link{
+		cfg:       cfg,
+		helloDone: make(chan struct{}),
+		ended:     make(chan struct{}),
+		sessions:  make(map[wire.SessionID]*Session),
+		lastRecv:  time.Now(),
+	}
+	l.wake.L = &l.mu
+	l.ctx, l.cancel = context.WithCancelCause(context.Background())
+	hello := cfg.Hello
+	hello.Revision = wire.Revision
+	hello.InitialWindow = uint64(cfg.InitialWindow)
+	hello.MaxData = uint32(cfg.MaxData)
+	hello.MaxSessions = uint32(cfg.MaxSessions)
+	l.control = append(l.control, wire.Frame{Kind: wire.KindHello, Hello: &hello})
+	return l
+}
+
+// Run drives the link until ctx ends, the transport fails, the peer breaks the
+// protocol or a drain is over. It returns the reason, after the link's
+// goroutines have ended and its sessions have failed with that reason. Handlers
+// may still run; their context is cancelled. A drain that this side began gives
+// nil.
+func (l *Link) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		l.fail(&Error{Code: wire.CodeLinkLost, Hop: l.cfg.Hop, Message: "the link was closed: " + context.Cause(ctx).Error()})
+	})
+	defer stop()
+	var loops sync.WaitGroup
+	loops.Go(l.receiveLoop)
+	loops.Go(l.sendLoop)
+	loops.Go(l.keepaliveLoop)
+	loops.Wait()
+	l.handlers.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if errors.Is(l.err, errDrained) {
+		return nil
+	}
+	return l.err
+}
+
+// Done is closed when the link has ended.
+func (l *Link) Done() <-chan struct{} { return l.ended }
+
+// Peer waits for the peer's HELLO and returns it. The caller must not change
+// it.
+func (l *Link) Peer(ctx context.Context) (*wire.Hello, error) {
+	select {
+	case <-l.helloDone:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.peer == nil {
+		return nil, l.err
+	}
+	return l.peer, nil
+}
+
+// Stats is a snapshot of a link.
+type Stats struct {
+	// Sessions counts the sessions that are alive, in both directions.
+	Sessions int
+	// RTT is the smallest recent round trip; 0 before the first.
+	RTT time.Duration
+	// Draining tells that one of the sides takes no new sessions.
+	Draining bool
+}
+
+// Stats returns a snapshot.
+func (l *Link) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Stats{
+		Sessions: l.ownOpen + l.peerOpen,
+		RTT:      l.rtt.min(),
+		Draining: l.draining != nil || l.goneAway != nil || l.err != nil,
+	}
+}
+
+func (l *Link) receiveLoop() {
+	var in wire.Received
+	for {
+		err := l.tr.Recv(&in)
+		l.mu.Lock()
+		now := time.Now()
+		for i := range in.Frames {
+			if herr := l.handle(&in.Frames[i], now); herr != nil {
+				err = herr
+				break
+			}
+		}
+		l.mu.Unlock()
+		in.Reset()
+		if err != nil {
+			l.fail(l.transportError(err))
+			return
+		}
+	}
+}
+
+func (l *Link) sendLoop() {
+	var b wire.Batch
+	defer b.Free()
+	for {
+		l.mu.Lock()
+		for l.err == nil && !l.fill(&b) {
+			if l.finished {
+				break
+			}
+			l.wake.Wait()
+		}
+		over, finished := l.err != nil, l.finished && b.Frames() == 0
+		l.mu.Unlock()
+		if over {
+			return
+		}
+		if finished {
+			l.fail(errDrained)
+			return
+		}
+		if err := l.tr.Send(&b); err != nil {
+			l.fail(l.transportError(err))
+			return
+		}
+	}
+}
+
+// transportError turns what the transport or the peer did into the link's
+// error.
+func (l *Link) transportError(err error) error {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if errors.Is(err, io.EOF) {
+		if l.goneAway != nil { // announced, so the announcement is the reason
+			return &Error{Code: l.goneAway.Code, Hop: wire.HopLink, Message: l.goneAway.Message}
+		}
+		return &Error{Code: wire.CodeLinkLost, Hop: wire.HopLink, Message: "the peer closed the stream"}
+	}
+	code := wire.CodeLinkLost
+	if errors.Is(err, wire.ErrMalformed) {
+		code = wire.CodeProtocolError
+	}
+	return &Error{Code: code, Hop: wire.HopLink, Message: err.Error()}
+}
+
+// fail ends the link: every session fails with err, everybody who waits wakes
+// up, the transport is closed. Only the first call counts.
+func (l *Link) fail(err error) {
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		return
+	}
+	l.err = err
+	var e *Error
+	if !errors.As(err, &e) {
+		e = &Error{Code: wire.CodeLinkLost, Hop: wire.HopLink, Message: err.Error()}
+	}
+	for _, s := range l.sessions {
+		s.abort(e)
+	}
+	for i := range l.control {
+		l.control[i].Free()
+	}
+	l.control = nil
+	l.signalDrained()
+	select {
+	case <-l.helloDone:
+	default:
+		close(l.helloDone)
+	}
+	close(l.ended)
+	l.wake.Broadcast()
+	l.mu.Unlock()
+	l.cancel(e)
+	l.tr.Close(errors.Is(err, errDrained))
+}
+
+// maxControl bounds the queue of control frames. The frames in it are answers
+// to the peer or opens, which have bounds of their own; a peer that makes it
+// grow beyond does not read.
+const maxControl = 1 << 16
+
+func (l *Link) sendControl(f wire.Frame) {
+	l.control = append(l.control, f)
+	l.wake.Signal()
+}
+
+// sendPong answers a ping. Only the newest ping is answered, so pings cannot
+// pile up.
+func (l *Link) sendPong(nonce uint64) {
+	l.pong, l.pongDue = nonce, true
+	l.wake.Signal()
+}

@@ -1,0 +1,337 @@
+package mux
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/mem"
+
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+type state uint8
+
+const (
+	stateOpening state = iota // OPEN was sent or received, nothing decided yet
+	stateOpen
+	stateDone // not in the link's table any more
+)
+
+// Session is one byte stream in each direction over a link, a complete
+// [net.Conn]. Its methods are safe for concurrent use; concurrent Reads, and
+// concurrent Writes, are done one after the other.
+//
+// Close delivers everything that was written, then ends both directions;
+// CloseWrite and CloseRead end one. Once a session was reset, or its link was
+// lost, Read gives what had arrived before and then an [*Error].
+type Session struct {
+	link *Link
+	id   wire.SessionID
+	own  bool // opened by this side
+
+	readMu  sync.Mutex // one reader at a time; guards cur
+	writeMu sync.Mutex // one writer at a time
+	cur     mem.Buffer // piece that Read is in the middle of
+
+	// Everything below is guarded by link.mu.
+
+	target    wire.Target
+	requestID string
+	trace     string
+
+	state   state
+	err     *Error        // why the session failed
+	closed  bool          // Close was called
+	decided chan struct{} // own: closed by OPENED or failure
+	cancel  context.CancelCauseFunc
+
+	writable   sync.Cond
+	sendQ      fifo
+	sendOff    wire.Offset
+	sendLimit  wire.Offset
+	deficit    int
+	finQueued  bool // no more writes; FIN follows the queue
+	finSent    bool
+	stopRecv   bool // the peer reads no more
+	writeUntil deadline
+
+	readable   sync.Cond
+	recvQ      fifo
+	recvOff    wire.Offset // received
+	readOff    wire.Offset // given to the reader
+	recvLimit  wire.Offset // granted
+	window     int
+	epoch      time.Time // since when epochOff counts
+	epochOff   wire.Offset
+	lastRecv   time.Time
+	finRecv    bool
+	readClosed bool
+	readUntil  deadline
+
+	// what is due in the credits list
+	creditDue, stopDue, reclaimDue, returnDue bool
+	reclaiming                                bool // RECLAIM sent, RETURNED not yet here
+
+	nodes [listKinds]node
+}
+
+var _ net.Conn = (*Session)(nil)
+
+// newSession enters a session into the table. mu is held.
+func (l *Link) newSession(id wire.SessionID) *Session {
+	s := &Session{link: l, id: id, own: l.isOwn(id), window: l.cfg.InitialWindow, epoch: time.Now()}
+	s.readable.L, s.writable.L = &l.mu, &l.mu
+	l.sessions[id] = s
+	l.idle.touch(s, s.epoch)
+	return s
+}
+
+// ID returns the session's number on its link.
+func (s *Session) ID() wire.SessionID { return s.id }
+
+// Target returns what the session leads to.
+func (s *Session) Target() wire.Target { return s.target }
+
+// RequestID returns the request id that the opener gave, or "".
+func (s *Session) RequestID() string { return s.requestID }
+
+// LocalAddr returns the link's local address.
+func (s *Session) LocalAddr() net.Addr { return s.link.cfg.LocalAddr }
+
+// RemoteAddr returns the link's remote address.
+func (s *Session) RemoteAddr() net.Addr { return s.link.cfg.RemoteAddr }
+
+// schedule puts the session in line for sending if it has something to send.
+func (s *Session) schedule() {
+	if s.nodes[dataList].in != nil || !s.sendable() {
+		return
+	}
+	s.deficit = quantum
+	s.link.fresh.add(s, dataList)
+	s.link.wake.Signal()
+}
+
+func (s *Session) sendable() bool {
+	switch {
+	case s.state == stateDone || s.finSent:
+		return false
+	case s.state == stateOpening && !s.own:
+		return false // nothing goes before OPENED
+	case s.sendQ.size > 0:
+		return s.sendOff < s.sendLimit
+	default:
+		return s.finQueued
+	}
+}
+
+// settle takes the session off the table once both halves are over.
+func (s *Session) settle() {
+	if s.finSent && s.finRecv && s.state != stateDone {
+		s.remove()
+	}
+}
+
+// reset tells the peer that the session is over and aborts it.
+func (s *Session) reset(e *Error) {
+	if s.state == stateDone {
+		return
+	}
+	kind := wire.KindReset
+	if s.state == stateOpening && !s.own {
+		kind = wire.KindRefused
+	}
+	s.link.sendControl(wire.Frame{Kind: kind, Session: s.id, Code: e.Code, Hop: e.Hop, Message: e.Message})
+	s.abort(e)
+}
+
+// abort ends both halves at once. Bytes that arrived stay readable.
+func (s *Session) abort(e *Error) {
+	if s.state == stateDone {
+		return
+	}
+	if s.err == nil {
+		s.err = e
+	}
+	s.sendQ.drop()
+	s.link.cfg.Budget.release(int64(s.recvLimit - s.recvOff))
+	s.recvLimit = s.recvOff
+	s.remove()
+	if s.cancel != nil {
+		s.cancel(e)
+	}
+	s.readable.Broadcast()
+	s.writable.Broadcast()
+}
+
+func (s *Session) remove() {
+	l := s.link
+	if s.state == stateOpening {
+		if s.own {
+			close(s.decided)
+		} else {
+			l.pending--
+		}
+	}
+	s.state = stateDone
+	for kind := range listKinds {
+		s.leave(kind)
+	}
+	delete(l.sessions, s.id)
+	if s.own {
+		l.ownOpen--
+	} else {
+		l.peerOpen--
+	}
+	l.signalDrained()
+}
+
+// Close ends both directions: what was written is still delivered, what has not
+// been read is discarded, and the peer is told to stop. It does not wait. A
+// second Close returns [net.ErrClosed].
+func (s *Session) Close() error {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.closed = true
+	s.readUntil.stop()
+	s.writeUntil.stop()
+	if s.own && s.state == stateOpening {
+		s.reset(&Error{Code: wire.CodeCanceled, Hop: s.link.cfg.Hop, Message: "closed before it was opened"})
+	}
+	s.closeWrite()
+	s.closeRead()
+	s.readable.Broadcast()
+	s.writable.Broadcast()
+	return nil
+}
+
+// CloseWrite ends the sending direction after what was written. Reading goes
+// on.
+func (s *Session) CloseWrite() error {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.closeWrite()
+	s.writable.Broadcast()
+	return nil
+}
+
+func (s *Session) closeWrite() {
+	if s.finQueued {
+		return
+	}
+	s.finQueued = true
+	s.schedule()
+}
+
+// CloseRead ends the receiving direction: what has not been read is discarded,
+// and the peer's writes fail. Writing goes on; Read returns io.EOF.
+func (s *Session) CloseRead() error {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.closeRead()
+	s.readable.Broadcast()
+	return nil
+}
+
+func (s *Session) closeRead() {
+	if s.readClosed {
+		return
+	}
+	s.readClosed = true
+	s.discard()
+	if s.state != stateDone && !s.finRecv {
+		s.stopDue, s.creditDue = true, false
+		s.link.credits.add(s, creditList)
+		s.link.wake.Signal()
+	}
+}
+
+// discard drops what was received and not read.
+func (s *Session) discard() {
+	s.recvQ.drop()
+	s.link.cfg.Budget.release(int64(s.recvOff - s.readOff))
+	s.readOff = s.recvOff
+}
+
+// Reset ends the session at once: what is queued or in flight is lost, and the
+// peer's Read and Write fail with code and message.
+func (s *Session) Reset(code wire.Code, hop wire.Hop, message string) {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	s.reset(&Error{Code: code, Hop: hop, Message: message})
+}
+
+// SetDeadline implements [net.Conn].
+func (s *Session) SetDeadline(t time.Time) error {
+	return s.setDeadlines(t, true, true)
+}
+
+// SetReadDeadline implements [net.Conn].
+func (s *Session) SetReadDeadline(t time.Time) error { return s.setDeadlines(t, true, false) }
+
+// SetWriteDeadline implements [net.Conn].
+func (s *Session) SetWriteDeadline(t time.Time) error { return s.setDeadlines(t, false, true) }
+
+func (s *Session) setDeadlines(t time.Time, read, write bool) error {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	if read {
+		s.readUntil.set(t, &s.readable)
+	}
+	if write {
+		s.writeUntil.set(t, &s.writable)
+	}
+	return nil
+}
+
+// deadline wakes a condition when its time comes. The zero value never does. It
+// is guarded by the condition's lock.
+type deadline struct {
+	timer      *time.Timer
+	expired    bool
+	generation uint32
+}
+
+func (d *deadline) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	d.generation++
+}
+
+func (d *deadline) set(t time.Time, c *sync.Cond) {
+	d.stop()
+	d.expired = false
+	if t.IsZero() {
+		return
+	}
+	wait := time.Until(t)
+	if wait <= 0 {
+		d.expired = true
+		c.Broadcast()
+		return
+	}
+	mine := d.generation
+	d.timer = time.AfterFunc(wait, func() {
+		c.L.Lock()
+		defer c.L.Unlock()
+		if d.generation == mine {
+			d.expired = true
+			c.Broadcast()
+		}
+	})
+}

@@ -1,0 +1,43 @@
+package wire
+
+import (
+	"net"
+	"strconv"
+)
+
+// KubernetesAPI returns the target that stands for the peer's own Kubernetes
+// API server.
+func KubernetesAPI() Target { return Target{Kind: TargetKubernetesAPI} }
+
+// Service returns the target of a Kubernetes Service.
+func Service(namespace, name, port, scheme string) Target {
+	return Target{Kind: TargetService, Namespace: namespace, Name: name, Port: port, Scheme: scheme}
+}
+
+// Address returns the target of a raw TCP address.
+func Address(host string, port uint16) Target {
+	return Target{Kind: TargetAddress, Host: host, PortNumber: port}
+}
+
+// String returns the target in the form that logs and errors use:
+// "kubernetes", "service https:default/web:8443" or "tcp db.prod.svc:5432".
+func (t Target) String() string {
+	switch t.Kind {
+	case TargetKubernetesAPI:
+		return "kubernetes"
+	case TargetService:
+		s := "service "
+		if t.Scheme != "" {
+			s += t.Scheme + ":"
+		}
+		s += t.Namespace + "/" + t.Name
+		if t.Port != "" {
+			s += ":" + t.Port
+		}
+		return s
+	case TargetAddress:
+		return "tcp " + net.JoinHostPort(t.Host, strconv.Itoa(int(t.PortNumber)))
+	default:
+		return "unknown target"
+	}
+}
