@@ -109,6 +109,15 @@ func (l *Link) Run(ctx context.Context) error {
 	loops.Go(l.keepaliveLoop)
 	loops.Wait()
 	l.handlers.Wait()
+	return l.Err()
+}
+
+// Done is closed when the link has ended.
+func (l *Link) Done() <-chan struct{} { return l.ended }
+
+// Err returns why the link ended: nil while it runs, and when this side drained
+// it.
+func (l *Link) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if errors.Is(l.err, errDrained) {
@@ -116,9 +125,6 @@ func (l *Link) Run(ctx context.Context) error {
 	}
 	return l.err
 }
-
-// Done is closed when the link has ended.
-func (l *Link) Done() <-chan struct{} { return l.ended }
 
 // Peer waits for the peer's HELLO and returns it. The caller must not change
 // it.
@@ -144,6 +150,8 @@ type Stats struct {
 	RTT time.Duration
 	// Draining tells that one of the sides takes no new sessions.
 	Draining bool
+	// Silent is how long ago the last frame from the peer arrived.
+	Silent time.Duration
 }
 
 // Stats returns a snapshot.
@@ -154,6 +162,7 @@ func (l *Link) Stats() Stats {
 		Sessions: l.ownOpen + l.peerOpen,
 		RTT:      l.rtt.min(),
 		Draining: l.draining != nil || l.goneAway != nil || l.err != nil,
+		Silent:   time.Since(l.lastRecv),
 	}
 }
 

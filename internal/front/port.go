@@ -1,0 +1,217 @@
+// Package front shares one TCP port between the hub's front ends.
+//
+// A [Port] reads the ClientHello and picks a TLS configuration by the protocols
+// that the client offers, finishes the handshake, and hands the connection to
+// the listener of its kind. So a client that has no business with the tunnel is
+// never asked for a certificate, and an agent whose certificate is wrong never
+// gets beyond the handshake.
+package front
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Config sets up a [Port]. Logger and at least one of the kinds are required.
+type Config struct {
+	// TunnelProtocol is the ALPN name of the tunnel. A client that offers it
+	// gets Tunnel, every other Web; nil refuses them.
+	TunnelProtocol string
+	Tunnel, Web    *tls.Config
+	// HandshakeTimeout bounds the time from accept to the end of the handshake.
+	// Default 10 s.
+	HandshakeTimeout time.Duration
+	// MaxHandshakes bounds the connections in the handshake; further ones wait
+	// to be accepted. Default 1024.
+	MaxHandshakes int
+	Logger        *slog.Logger
+}
+
+// Port accepts connections on one listener and sorts them. It is safe for
+// concurrent use.
+type Port struct {
+	cfg    Config
+	ln     net.Listener
+	tls    *tls.Config
+	tunnel *queue
+	web    *queue
+	slots  chan struct{}
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	shakes sync.WaitGroup
+}
+
+// NewPort returns a port on ln, which it takes over. Serve makes it work.
+func NewPort(ln net.Listener, cfg Config) *Port {
+	if cfg.HandshakeTimeout <= 0 {
+		cfg.HandshakeTimeout = 10 * time.Second
+	}
+	if cfg.MaxHandshakes <= 0 {
+		cfg.MaxHandshakes = 1024
+	}
+	p := &Port{cfg: cfg, ln: ln, slots: make(chan struct{}, cfg.MaxHandshakes)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.tunnel, p.web = newQueue(ln.Addr(), p.ctx.Done()), newQueue(ln.Addr(), p.ctx.Done())
+	p.tls = &tls.Config{GetConfigForClient: p.choose, MinVersion: tls.VersionTLS12}
+	return p
+}
+
+// Tunnel returns the listener of agents. Its connections are *tls.Conn with a
+// complete handshake.
+func (p *Port) Tunnel() net.Listener { return p.tunnel }
+
+// Web returns the listener of HTTPS clients. Its connections are *tls.Conn with
+// a complete handshake.
+func (p *Port) Web() net.Listener { return p.web }
+
+// Addr returns the address that the port listens on.
+func (p *Port) Addr() net.Addr { return p.ln.Addr() }
+
+// errNoKind refuses a client whose protocol this port does not serve.
+var errNoKind = errors.New("no front end on this port for the protocols that the client offers")
+
+func (p *Port) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	cfg := p.cfg.Web
+	if slices.Contains(hello.SupportedProtos, p.cfg.TunnelProtocol) {
+		cfg = p.cfg.Tunnel
+	}
+	if cfg == nil {
+		return nil, errNoKind
+	}
+	return cfg, nil
+}
+
+// Serve accepts until Close; then it returns nil.
+func (p *Port) Serve() error {
+	defer p.shakes.Wait()
+	pause := time.Duration(0)
+	for {
+		select {
+		case p.slots <- struct{}{}:
+		case <-p.ctx.Done():
+			return nil
+		}
+		conn, err := p.ln.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			p.shakes.Go(func() {
+				defer func() { <-p.slots }()
+				p.handshake(conn)
+			})
+			continue
+		case p.ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept on %v: %w", p.ln.Addr(), err)
+		}
+		// Out of file descriptors, or a connection that was gone before it was
+		// accepted: later ones may succeed.
+		<-p.slots
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		p.cfg.Logger.Warn("cannot accept a connection, trying again", "listen", p.ln.Addr().String(), "reason", err, "pause", pause)
+		select {
+		case <-time.After(pause):
+		case <-p.ctx.Done():
+			return nil
+		}
+	}
+}
+
+// handshake finishes TLS on one connection and hands it on.
+func (p *Port) handshake(raw net.Conn) {
+	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.HandshakeTimeout)
+	defer cancel()
+	conn := tls.Server(raw, p.tls)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		p.report(raw, err)
+		p.drop(raw)
+		return
+	}
+	q := p.web
+	if conn.ConnectionState().NegotiatedProtocol == p.cfg.TunnelProtocol {
+		q = p.tunnel
+	}
+	if !q.put(conn) {
+		p.drop(conn)
+	}
+}
+
+// report says once and clearly why a handshake failed. Probes that say nothing,
+// as load balancers send them, are not worth a line.
+func (p *Port) report(raw net.Conn, err error) {
+	if errors.Is(err, io.EOF) || p.ctx.Err() != nil {
+		return
+	}
+	p.cfg.Logger.Warn("tls handshake refused", "remote", raw.RemoteAddr().String(), "reason", err)
+}
+
+func (p *Port) drop(c net.Conn) {
+	if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		p.cfg.Logger.Debug("close", "remote", c.RemoteAddr().String(), "reason", err)
+	}
+}
+
+// Close stops accepting and ends the handshakes under way. Connections that were
+// handed on stay open.
+func (p *Port) Close() error {
+	p.cancel()
+	err := p.ln.Close()
+	p.shakes.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// queue is a net.Listener whose connections are put into it.
+type queue struct {
+	addr  net.Addr
+	conns chan net.Conn
+	port  <-chan struct{} // closed when the port closes
+	once  sync.Once
+	over  chan struct{} // closed when the listener closes
+}
+
+func newQueue(addr net.Addr, port <-chan struct{}) *queue {
+	return &queue{addr: addr, conns: make(chan net.Conn), port: port, over: make(chan struct{})}
+}
+
+func (q *queue) put(c net.Conn) bool {
+	select {
+	case q.conns <- c:
+		return true
+	case <-q.over:
+	case <-q.port:
+	}
+	return false
+}
+
+// Accept implements [net.Listener].
+func (q *queue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.conns:
+		return c, nil
+	case <-q.over:
+	case <-q.port:
+	}
+	return nil, net.ErrClosed
+}
+
+// Close implements [net.Listener].
+func (q *queue) Close() error {
+	q.once.Do(func() { close(q.over) })
+	return nil
+}
+
+// Addr implements [net.Listener].
+func (q *queue) Addr() net.Addr { return q.addr }

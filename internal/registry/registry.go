@@ -1,0 +1,286 @@
+// Package registry knows which agent is connected where, and opens sessions to
+// clusters.
+//
+// A cluster has any number of links. Links of one agent process have a
+// generation: a newer one takes the place of an older, which gets no new session
+// even before its end has been noticed.
+package registry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/culvertdev/culvert/internal/fault"
+	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+// Agent describes one connected agent.
+type Agent struct {
+	Cluster string
+	// Instance is the agent's process, as it names itself.
+	Instance string
+	Version  string
+	Labels   map[string]string
+	Remote   net.Addr
+	Since    time.Time
+	// Generation rises with every link that the registry has seen.
+	Generation uint64
+	Stats      mux.Stats
+}
+
+// Config sets up a [Registry].
+type Config struct {
+	// Known tells whether a cluster that is not connected exists. An error is
+	// told to the caller as unavailable.
+	Known func(cluster string) (bool, error)
+	// Wait is how long a request waits for a known cluster to come back.
+	// Default 1 s.
+	Wait time.Duration
+	// RetryAfter is what callers of an absent cluster are told. Default 2 s.
+	RetryAfter time.Duration
+}
+
+// Registry is safe for concurrent use.
+type Registry struct {
+	cfg Config
+
+	mu         sync.Mutex
+	generation uint64
+	clusters   map[string]*cluster
+}
+
+type cluster struct {
+	agents []*agent
+	// arrived is closed when an agent connects, and then made anew.
+	arrived chan struct{}
+}
+
+type agent struct {
+	Agent
+
+	link *mux.Link
+}
+
+// New returns an empty registry.
+func New(cfg Config) *Registry {
+	cfg.Wait = cmp.Or(cfg.Wait, time.Second)
+	cfg.RetryAfter = cmp.Or(cfg.RetryAfter, 2*time.Second)
+	return &Registry{cfg: cfg, clusters: make(map[string]*cluster)}
+}
+
+// Add enters a link; Cluster, Instance, Version, Labels and Remote of a count.
+// Older links of the same instance are drained with code REPLACED. The caller
+// must call remove when the link has ended.
+func (r *Registry) Add(a Agent, link *mux.Link) (remove func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.generation++
+	a.Generation, a.Since = r.generation, time.Now()
+	c := r.clusters[a.Cluster]
+	if c == nil {
+		c = &cluster{arrived: make(chan struct{})}
+		r.clusters[a.Cluster] = c
+	}
+	entry := &agent{Agent: a, link: link}
+	for _, old := range c.agents {
+		if old.Instance == a.Instance && a.Instance != "" {
+			go replace(old.link)
+		}
+	}
+	c.agents = slices.DeleteFunc(c.agents, func(old *agent) bool {
+		return old.Instance == a.Instance && a.Instance != ""
+	})
+	c.agents = append(c.agents, entry)
+	close(c.arrived)
+	c.arrived = make(chan struct{})
+	return func() { r.remove(entry) }
+}
+
+// replaceGrace is how long sessions of a replaced link may go on: its agent has
+// a newer one, so they are likely to be dead.
+const replaceGrace = 10 * time.Second
+
+// replace drains a link whose agent has a newer one. It ends with the link or
+// after replaceGrace.
+func replace(l *mux.Link) {
+	ctx, cancel := context.WithTimeout(context.Background(), replaceGrace)
+	defer cancel()
+	_ = l.Drain(ctx, wire.CodeReplaced, "a newer link of the same agent took its place") // the sessions left were told
+}
+
+func (r *Registry) remove(entry *agent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.clusters[entry.Cluster]
+	c.agents = slices.DeleteFunc(c.agents, func(a *agent) bool { return a == entry })
+}
+
+// Agents returns the connected agents of a cluster, or of all clusters when the
+// name is empty, oldest first.
+func (r *Registry) Agents(name string) []Agent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []Agent
+	for key, c := range r.clusters {
+		if name != "" && key != name {
+			continue
+		}
+		for _, a := range c.agents {
+			snapshot := a.Agent
+			snapshot.Stats = a.link.Stats()
+			out = append(out, snapshot)
+		}
+	}
+	slices.SortFunc(out, func(a, b Agent) int { return cmp.Compare(a.Generation, b.Generation) })
+	return out
+}
+
+// Open opens a session to a target in a cluster. It prefers the agent with the
+// fewest sessions, passes agents over that drain or are silent, and tries
+// another agent when one refuses for a reason of its own. A failure is a
+// [*fault.Error].
+func (r *Registry) Open(ctx context.Context, name string, req mux.Request) (*mux.Session, error) {
+	var tried []*mux.Link
+	for {
+		link, err := r.pick(ctx, name, tried)
+		if err != nil {
+			return nil, err
+		}
+		s, err := link.Open(ctx, req)
+		if err == nil {
+			return s, nil
+		}
+		if ctx.Err() == nil && retryable(err) && len(tried) < maxTries {
+			tried = append(tried, link)
+			continue
+		}
+		return nil, toFault(err, name, req.Target)
+	}
+}
+
+// maxTries bounds how many links one Open tries.
+const maxTries = 4
+
+// retryable tells that the session was not opened and another link may do.
+func retryable(err error) bool {
+	var e *mux.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case wire.CodeDraining, wire.CodeReplaced, wire.CodeLinkLost:
+		return true
+	default:
+		return false
+	}
+}
+
+// pick chooses a link that was not tried, waiting a bounded time for one.
+func (r *Registry) pick(ctx context.Context, name string, tried []*mux.Link) (*mux.Link, error) {
+	var timeout <-chan time.Time
+	for {
+		r.mu.Lock()
+		c := r.clusters[name]
+		if link := c.best(tried); link != nil {
+			r.mu.Unlock()
+			return link, nil
+		}
+		if c == nil {
+			r.mu.Unlock()
+			known, err := r.cfg.Known(name)
+			if err != nil {
+				return nil, &fault.Error{Hop: wire.HopHub, Op: "look up", Code: wire.CodeUnavailable, Cluster: name, Err: err}
+			}
+			if !known {
+				return nil, &fault.Error{
+					Hop: wire.HopHub, Op: "route", Code: wire.CodeNotFound, Cluster: name,
+					Err: fmt.Errorf("no cluster named %q has joined this hub", name),
+				}
+			}
+			r.mu.Lock()
+			if c = r.clusters[name]; c == nil {
+				c = &cluster{arrived: make(chan struct{})}
+				r.clusters[name] = c
+			}
+		}
+		arrived := c.arrived
+		again := c.best(tried) != nil
+		r.mu.Unlock()
+		if again {
+			continue
+		}
+		if timeout == nil {
+			timeout = time.After(r.cfg.Wait)
+		}
+		select {
+		case <-arrived:
+		case <-timeout:
+			return nil, &fault.Error{
+				Hop: wire.HopHub, Op: "route", Code: wire.CodeUnavailable, Cluster: name, RetryAfter: r.cfg.RetryAfter,
+				Err: fmt.Errorf("no agent of the cluster is connected; waited %v", r.cfg.Wait),
+			}
+		case <-ctx.Done():
+			return nil, toFault(context.Cause(ctx), name, wire.Target{})
+		}
+	}
+}
+
+// silentAfter is when a link that says nothing is no longer trusted with new
+// sessions: a ping and its answer are overdue.
+const silentAfter = mux.DefaultKeepAlive + 2*time.Second
+
+// best returns the link that a new session goes to, or nil.
+func (c *cluster) best(tried []*mux.Link) *mux.Link {
+	if c == nil {
+		return nil
+	}
+	var best *agent
+	var least mux.Stats
+	for _, a := range c.agents {
+		s := a.link.Stats()
+		switch {
+		case s.Draining || slices.Contains(tried, a.link):
+		case best == nil, better(s, a.Generation, least, best.Generation):
+			best, least = a, s
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return best.link
+}
+
+func better(a mux.Stats, aGen uint64, b mux.Stats, bGen uint64) bool {
+	if aSilent, bSilent := a.Silent > silentAfter, b.Silent > silentAfter; aSilent != bSilent {
+		return bSilent
+	}
+	if a.Sessions != b.Sessions {
+		return a.Sessions < b.Sessions
+	}
+	return aGen > bGen
+}
+
+// toFault gives a failed open the form that callers see.
+func toFault(err error, name string, target wire.Target) *fault.Error {
+	f := &fault.Error{Hop: wire.HopHub, Op: "open", Code: wire.CodeInternal, Cluster: name, Err: err}
+	if target.Kind != wire.TargetUnknown {
+		f.Target = target.String()
+	}
+	var e *mux.Error
+	switch {
+	case errors.As(err, &e):
+		f.Hop, f.Code, f.Err = e.Hop, e.Code.Known(), errors.New(e.Message)
+	case errors.Is(err, context.DeadlineExceeded):
+		f.Code = wire.CodeDeadlineExceeded
+	case errors.Is(err, context.Canceled):
+		f.Code = wire.CodeCanceled
+	}
+	return f
+}

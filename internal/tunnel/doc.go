@@ -1,0 +1,40 @@
+// Package tunnel drives a gRPC stream as a link of package mux.
+//
+// A hub serves the stream with [Server], an agent keeps one open with [Dialer].
+// Both expect connections whose TLS handshake is done: who the peer is has been
+// decided before the first byte of HTTP/2, and gRPC sees nobody else.
+//
+// The transport windows of HTTP/2 are set wide, on the stream and on the
+// connection, since sessions have credit of their own and the receive loop never
+// waits for a reader.
+package tunnel
+
+import (
+	"time"
+
+	"google.golang.org/grpc/keepalive"
+)
+
+// Protocol is the ALPN name (RFC 7301) by which a dialler asks for the tunnel on
+// a port that also serves clients.
+const Protocol = "culvert.tunnel.v1"
+
+const (
+	// transportWindow is the HTTP/2 window of the stream and of the connection,
+	// in bytes: 1 Gbit/s over 250 ms.
+	transportWindow = 32 << 20
+	// maxMessage bounds one message in either direction, in bytes. gRPC checks
+	// the length that a peer claims before it makes room for it. A link never
+	// sends more than mux.DefaultMaxData and some control frames in one message.
+	maxMessage = 1 << 20
+	// maxHeaders bounds the HTTP/2 header list of a call, in bytes.
+	maxHeaders = 16 << 10
+)
+
+// Transport keepalive finds dead connections below the stream; the link's own
+// pings are faster. The client's may not come faster than the server allows.
+var (
+	clientKeepalive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}
+	serverKeepalive = keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}
+	enforcement     = keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}
+)

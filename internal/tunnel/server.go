@@ -1,0 +1,242 @@
+package tunnel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/auth"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	culvertv1 "github.com/culvertdev/culvert/gen/culvert/v1"
+	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+// Peer is an agent at the other end of a link.
+type Peer struct {
+	// Cluster comes from the agent's certificate.
+	Cluster string
+	Addr    net.Addr
+	// Hello is what the agent says of itself; nothing is decided on it but
+	// which of its own links is newer.
+	Hello *wire.Hello
+}
+
+// ServerConfig sets up a [Server]. Cluster, Register and Logger are required.
+type ServerConfig struct {
+	// Cluster gives the name that a connection's certificate proves. An error
+	// refuses the stream.
+	Cluster func(tls.ConnectionState) (string, error)
+	// Register is called when a link is ready, and what it returns when the
+	// link has ended. Both must not block.
+	Register func(Peer, *mux.Link) (remove func())
+	// Mux is the configuration of each link; addresses are filled in.
+	Mux    mux.Config
+	Logger *slog.Logger
+}
+
+// Server is the hub's end of all tunnels. It is safe for concurrent use.
+type Server struct {
+	cfg  ServerConfig
+	grpc *grpc.Server
+
+	running sync.WaitGroup // links
+
+	mu       sync.Mutex
+	draining bool
+	links    map[*mux.Link]struct{}
+}
+
+// NewServer returns a server; Serve makes it work.
+func NewServer(cfg ServerConfig) *Server {
+	s := &Server{cfg: cfg, links: make(map[*mux.Link]struct{})}
+	recovered := recovery.WithRecoveryHandlerContext(func(_ context.Context, p any) error {
+		cfg.Logger.Error("tunnel handler panicked", "panic", p)
+		return status.Error(codes.Internal, "internal error")
+	})
+	s.grpc = grpc.NewServer(
+		grpc.Creds(handshaken{}),
+		grpc.ForceServerCodecV2(wire.Codec{}),
+		grpc.KeepaliveParams(serverKeepalive),
+		grpc.KeepaliveEnforcementPolicy(enforcement),
+		grpc.StaticStreamWindowSize(transportWindow),
+		grpc.StaticConnWindowSize(transportWindow),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.MaxConcurrentStreams(16),
+		grpc.ConnectionTimeout(10*time.Second),
+		grpc.SharedWriteBuffer(true),
+		grpc.ChainStreamInterceptor(
+			recovery.StreamServerInterceptor(recovered),
+			auth.StreamServerInterceptor(s.authenticate),
+		),
+	)
+	culvertv1.RegisterTunnelServiceServer(s.grpc, &service{server: s})
+	return s
+}
+
+// Serve accepts tunnels from l, whose connections are *tls.Conn with a complete
+// handshake. It returns nil after Shutdown.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.grpc.Serve(l); err != nil {
+		return fmt.Errorf("serve tunnels: %w", err)
+	}
+	return nil
+}
+
+// Shutdown sends GOAWAY on every link, waits for their sessions until ctx is
+// done, and ends everything. It returns ctx's error when sessions were cut.
+func (s *Server) Shutdown(ctx context.Context, code wire.Code, message string) error {
+	s.mu.Lock()
+	s.draining = true
+	links := make([]*mux.Link, 0, len(s.links))
+	for l := range s.links {
+		links = append(links, l)
+	}
+	s.mu.Unlock()
+	errs := make([]error, len(links))
+	var drains sync.WaitGroup
+	for i, l := range links {
+		drains.Go(func() { errs[i] = l.Drain(ctx, code, message) })
+	}
+	drains.Wait()
+	stopped := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop() // flushes what the links sent last
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-stopped
+	}
+	s.running.Wait()
+	return errors.Join(errs...)
+}
+
+type clusterKey struct{}
+
+// authenticate puts the cluster that the peer's certificate proves into the
+// context of the call.
+func (s *Server) authenticate(ctx context.Context) (context.Context, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, status.Error(codes.Unauthenticated, "no peer")
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return nil, status.Error(codes.Unauthenticated, "no TLS")
+	}
+	cluster, err := s.cfg.Cluster(info.State)
+	if err != nil {
+		s.cfg.Logger.Warn("tunnel refused", "remote", p.Addr.String(), "reason", err)
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	return context.WithValue(ctx, clusterKey{}, cluster), nil
+}
+
+// service keeps the RPCs out of Server's own methods.
+type service struct {
+	culvertv1.UnimplementedTunnelServiceServer
+
+	server *Server
+}
+
+// Connect implements TunnelService.
+func (v *service) Connect(stream culvertv1.TunnelService_ConnectServer) error {
+	s := v.server
+	ctx := stream.Context()
+	cluster, ok := ctx.Value(clusterKey{}).(string)
+	p, hasPeer := peer.FromContext(ctx)
+	if !ok || !hasPeer {
+		return status.Error(codes.Unauthenticated, "the call was not authenticated")
+	}
+	cfg := s.cfg.Mux
+	cfg.Hop = wire.HopHub
+	cfg.LocalAddr, cfg.RemoteAddr = p.LocalAddr, p.Addr
+	transport := &serverTransport{stream: stream, over: make(chan struct{})}
+	link := mux.New(transport, cfg)
+	if !s.add(link) {
+		return status.Error(codes.Unavailable, "the hub is draining")
+	}
+	ended := make(chan error, 1)
+	s.running.Go(func() {
+		defer s.remove(link)
+		ended <- s.runLink(ctx, link, cluster, p.Addr)
+	})
+	// The stream ends when this returns, and only then do the link's loops see
+	// the end of it; so it returns before they do.
+	<-transport.over
+	select {
+	case err := <-ended:
+		return linkStatus(err)
+	case <-link.Done():
+		return linkStatus(link.Err())
+	}
+}
+
+// linkStatus tells the agent why its link ended.
+func linkStatus(err error) error {
+	var e *mux.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e) && e.Code == wire.CodeProtocolError:
+		return status.Error(codes.InvalidArgument, e.Error())
+	default:
+		return status.Error(codes.Unavailable, err.Error())
+	}
+}
+
+// runLink runs the link of one agent from its HELLO to its end.
+func (s *Server) runLink(ctx context.Context, link *mux.Link, cluster string, addr net.Addr) error {
+	log := s.cfg.Logger.With("cluster", cluster, "remote", addr.String())
+	var registered sync.WaitGroup
+	registered.Go(func() {
+		hello, err := link.Peer(ctx)
+		if err != nil {
+			return // Run says why
+		}
+		remove := s.cfg.Register(Peer{Cluster: cluster, Addr: addr, Hello: hello}, link)
+		log.Info("agent connected", "version", hello.Version, "instance", hello.Instance)
+		<-link.Done()
+		remove()
+	})
+	start := time.Now()
+	err := link.Run(ctx)
+	registered.Wait()
+	reason := "drained"
+	if err != nil {
+		reason = err.Error()
+	}
+	log.Info("agent disconnected", "after", time.Since(start).Round(time.Millisecond), "reason", reason)
+	return err
+}
+
+func (s *Server) add(l *mux.Link) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.links[l] = struct{}{}
+	return true
+}
+
+func (s *Server) remove(l *mux.Link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.links, l)
+}

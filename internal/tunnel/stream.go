@@ -1,0 +1,61 @@
+package tunnel
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+// serverTransport is the hub's end of a stream. A server stream ends when its
+// handler returns, so Close tells the handler to.
+type serverTransport struct {
+	stream grpc.ServerStream
+	over   chan struct{}
+	once   sync.Once
+}
+
+func (t *serverTransport) Send(b *wire.Batch) error {
+	if err := t.stream.SendMsg(b); err != nil {
+		return fmt.Errorf("send to the peer: %w", err)
+	}
+	return nil
+}
+
+func (t *serverTransport) Recv(r *wire.Received) error { return t.stream.RecvMsg(r) }
+
+func (t *serverTransport) Close(bool) { t.once.Do(func() { close(t.over) }) }
+
+// flushTime is how long a dialler waits for the hub to end a drained stream.
+const flushTime = time.Second
+
+// clientTransport is the dialler's end of a stream.
+type clientTransport struct {
+	stream grpc.ClientStream
+	cancel context.CancelFunc
+	flush  *time.Timer
+}
+
+func (t *clientTransport) Send(b *wire.Batch) error {
+	if err := t.stream.SendMsg(b); err != nil {
+		// The status of the stream says more than "EOF", and RecvMsg returns it.
+		return fmt.Errorf("send to the hub: %w", err)
+	}
+	return nil
+}
+
+func (t *clientTransport) Recv(r *wire.Received) error { return t.stream.RecvMsg(r) }
+
+// Close with flush half-closes the stream: the hub then ends it, after it has
+// received everything.
+func (t *clientTransport) Close(flush bool) {
+	if flush && t.stream.CloseSend() == nil {
+		t.flush = time.AfterFunc(flushTime, t.cancel)
+		return
+	}
+	t.cancel()
+}
