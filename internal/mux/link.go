@@ -208,9 +208,23 @@ func (l *Link) sendLoop() {
 			return
 		}
 		if err := l.tr.Send(&b); err != nil {
-			l.fail(l.transportError(err))
+			l.sendFailed(err)
 			return
 		}
+	}
+}
+
+// reasonTime is how long a failed send waits for the receive loop, which may
+// still find out why: a GOAWAY that is under way, the status of the stream.
+const reasonTime = time.Second
+
+func (l *Link) sendFailed(err error) {
+	late := time.NewTimer(reasonTime)
+	defer late.Stop()
+	select {
+	case <-l.ended:
+	case <-late.C:
+		l.fail(l.transportError(err))
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/nettest"
 
 	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/internal/mux/muxtest"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -27,18 +28,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestSessionIsANetConn(t *testing.T) {
 	t.Run("N4: deadlines, concurrency, addresses and closing are those of package net", func(t *testing.T) {
 		nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
-			p := newPair(t)
-			a, b := p.open(t)
+			p := muxtest.New(t)
+			a, b := p.Open(t)
 			return a, b, func() {
 				_ = a.Close() // the test may have closed it
 				_ = b.Close()
-				p.stop()
+				p.Stop()
 			}, nil
 		})
 	})
 	t.Run("N4: a closed session gives net.ErrClosed, a deadline os.ErrDeadlineExceeded", func(t *testing.T) {
-		p := newPair(t)
-		a, b := p.open(t)
+		p := muxtest.New(t)
+		a, b := p.Open(t)
 		if err := a.SetReadDeadline(time.Now().Add(-time.Second)); err != nil {
 			t.Fatal(err)
 		}
@@ -74,8 +75,8 @@ func TestHalfClose(t *testing.T) {
 	for _, size := range []int{0, 1, 4096, 1 << 20, 5<<20 + 3} {
 		for _, reverse := range []bool{false, true} {
 			t.Run("N2: what is sent before and after the other side closed its half arrives", func(t *testing.T) {
-				p := newPair(t)
-				a, b := p.open(t)
+				p := muxtest.New(t)
+				a, b := p.Open(t)
 				if reverse {
 					a, b = b, a
 				}
@@ -123,8 +124,8 @@ func TestStalledReaderHarmsNobody(t *testing.T) {
 	t.Run("N1: a session nobody reads holds one window and does not delay another", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			budget := mux.NewBudget(64 << 20)
-			p := newPair(t, func(d, _ *mux.Config) { d.Budget = budget })
-			stalled, source := p.open(t)
+			p := muxtest.New(t, func(d, _ *mux.Config) { d.Budget = budget })
+			stalled, source := p.Open(t)
 			var sourceDone sync.WaitGroup
 			sent := 0
 			sourceDone.Go(func() {
@@ -142,7 +143,7 @@ func TestStalledReaderHarmsNobody(t *testing.T) {
 			if atStall > 4<<20 {
 				t.Errorf("a stalled session holds %d bytes", atStall)
 			}
-			ping, echo := p.open(t)
+			ping, echo := p.Open(t)
 			var echoDone sync.WaitGroup
 			echoDone.Go(func() {
 				if _, err := echo.WriteTo(echo); err != nil {
@@ -181,7 +182,7 @@ func TestStalledReaderHarmsNobody(t *testing.T) {
 			if err := stalled.Close(); err != nil {
 				t.Fatal(err)
 			}
-			p.stop()
+			p.Stop()
 			if used := budget.Used(); used != 0 {
 				t.Errorf("%d bytes of the budget are still committed", used)
 			}
@@ -194,14 +195,14 @@ func TestStalledReaderHarmsNobody(t *testing.T) {
 func TestEveryByteOnceInOrder(t *testing.T) {
 	t.Run("N1,N2: every byte arrives in order, exactly once, before EOF", func(t *testing.T) {
 		budget := mux.NewBudget(8 << 20)
-		p := newPair(t, func(d, a *mux.Config) {
+		p := muxtest.New(t, func(d, a *mux.Config) {
 			d.Budget, a.Budget = budget, budget
 			d.InitialWindow, a.InitialWindow = 64<<10, 64<<10
 		})
 		var wg sync.WaitGroup
 		for i := range 64 {
 			rng := rand.New(rand.NewPCG(uint64(i), 1))
-			a, b := p.open(t)
+			a, b := p.Open(t)
 			if i%2 == 1 {
 				a, b = b, a
 			}
@@ -210,7 +211,7 @@ func TestEveryByteOnceInOrder(t *testing.T) {
 			wg.Go(func() { consume(t, b, size, i%4) })
 		}
 		wg.Wait()
-		p.stop()
+		p.Stop()
 		if used := budget.Used(); used != 0 {
 			t.Errorf("%d bytes of the budget are still committed", used)
 		}
@@ -284,7 +285,7 @@ func consume(t *testing.T, s *mux.Session, size, how int) {
 func TestLinkLoss(t *testing.T) {
 	t.Run("N2,N12: a silent peer is noticed within the timeout, sessions say that the tunnel was lost", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			a, b := newPipe()
+			a, b := muxtest.Pipe()
 			l := mux.New(a, mux.Config{Dialler: true, Hop: wire.HopAgent})
 			ended := make(chan error, 1)
 			go func() { ended <- l.Run(context.Background()) }()
@@ -327,10 +328,10 @@ func TestLinkLoss(t *testing.T) {
 
 func TestDrain(t *testing.T) {
 	t.Run("K1: a drain lets sessions end and then ends both links without an error", func(t *testing.T) {
-		p := newPair(t)
-		a, b := p.open(t)
+		p := muxtest.New(t)
+		a, b := p.Open(t)
 		drained := make(chan error, 1)
-		go func() { drained <- p.acceptor.Drain(t.Context(), wire.CodeDraining, "restart") }()
+		go func() { drained <- p.Acceptor.Drain(t.Context(), wire.CodeDraining, "restart") }()
 		if _, err := a.Write([]byte("last")); err != nil {
 			t.Fatal(err)
 		}
@@ -352,9 +353,9 @@ func TestDrain(t *testing.T) {
 		if err := <-drained; err != nil {
 			t.Fatal(err)
 		}
-		<-p.dialler.Done()
+		<-p.Dialler.Done()
 		var e *mux.Error
-		if _, err := p.dialler.Open(t.Context(), mux.Request{}); !errors.As(err, &e) || e.Code != wire.CodeDraining {
+		if _, err := p.Dialler.Open(t.Context(), mux.Request{}); !errors.As(err, &e) || e.Code != wire.CodeDraining {
 			t.Errorf("open after the drain: %v", err)
 		}
 	})

@@ -24,10 +24,10 @@ import (
 type DialerConfig struct {
 	// Address is the hub's host:port.
 	Address string
-	// TLS verifies the hub and presents the dialler's certificate. ALPN and the
-	// least version are filled in; without ServerName the host of Address is
-	// used.
-	TLS *tls.Config
+	// TLS returns what verifies the hub and presents the dialler's certificate;
+	// it is called for each attempt, so that files may rotate. ALPN and the least
+	// version are filled in; without ServerName the host of Address is used.
+	TLS func() *tls.Config
 	// Dial opens the TCP connection; nil means a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Mux is the configuration of each link; Dialler and addresses are filled
@@ -214,7 +214,7 @@ func (d *Dialer) connect(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the hub: %w", err)
 	}
-	cfg := d.cfg.TLS.Clone()
+	cfg := d.cfg.TLS().Clone()
 	cfg.NextProtos = []string{Protocol}
 	cfg.MinVersion = tls.VersionTLS13
 	if cfg.ServerName == "" {

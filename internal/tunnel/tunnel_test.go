@@ -146,9 +146,11 @@ func (h *hub) stop(grace time.Duration) {
 func (h *hub) dial(t *testing.T, log io.Writer) *tunnel.Dialer {
 	d := tunnel.NewDialer(tunnel.DialerConfig{
 		Address: h.address,
-		TLS:     &tls.Config{RootCAs: h.pool, Certificates: []tls.Certificate{h.cert}},
-		Mux:     mux.Config{Hop: wire.HopAgent, Hello: wire.Hello{Version: "v1", Instance: "i"}, Handler: echo},
-		Logger:  slog.New(slog.NewTextHandler(log, nil)),
+		TLS: func() *tls.Config {
+			return &tls.Config{RootCAs: h.pool, Certificates: []tls.Certificate{h.cert}, MinVersion: tls.VersionTLS13}
+		},
+		Mux:    mux.Config{Hop: wire.HopAgent, Hello: wire.Hello{Version: "v1", Instance: "i"}, Handler: echo},
+		Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

@@ -1,4 +1,6 @@
-package mux_test
+// Package muxtest joins two links in memory, for the tests of the packages that
+// stand on links.
+package muxtest
 
 import (
 	"context"
@@ -21,7 +23,8 @@ type pipe struct {
 	once *sync.Once
 }
 
-func newPipe() (a, b *pipe) {
+// Pipe returns the two ends of an in-memory stream. Closing one closes both.
+func Pipe() (a, b mux.Transport) {
 	ab, ba := make(chan []byte, 1), make(chan []byte, 1)
 	over, once := make(chan struct{}), new(sync.Once)
 	return &pipe{ab, ba, over, once}, &pipe{ba, ab, over, once}
@@ -55,20 +58,23 @@ func (p *pipe) Recv(r *wire.Received) error {
 
 func (p *pipe) Close(bool) { p.once.Do(func() { close(p.over) }) }
 
-// pair is a dialling and an accepting link that talk to each other. What the
-// acceptor accepts comes out of accepted.
-type pair struct {
-	dialler, acceptor *mux.Link
-	accepted          chan *mux.Session
-	stop              func()
+// Pair is a dialling and an accepting link that talk to each other.
+type Pair struct {
+	Dialler, Acceptor *mux.Link
+	// Accepted gives the sessions that either side accepted.
+	Accepted chan *mux.Session
+	// Stop ends both links and waits for them. The end of the test does it too.
+	Stop func()
 }
 
-func newPair(t testing.TB, change ...func(dialler, acceptor *mux.Config)) *pair {
+// New returns a running pair. The changes may alter the configurations first; by
+// default each side accepts every session into Accepted.
+func New(t testing.TB, change ...func(dialler, acceptor *mux.Config)) *Pair {
 	t.Helper()
-	p := &pair{accepted: make(chan *mux.Session, 1024)}
+	p := &Pair{Accepted: make(chan *mux.Session, 1024)}
 	accept := func(_ context.Context, in *mux.Incoming) {
 		if s, err := in.Accept(); err == nil {
-			p.accepted <- s
+			p.Accepted <- s
 		}
 	}
 	dc := mux.Config{Dialler: true, Hop: wire.HopAgent, Handler: accept}
@@ -76,33 +82,33 @@ func newPair(t testing.TB, change ...func(dialler, acceptor *mux.Config)) *pair 
 	for _, f := range change {
 		f(&dc, &ac)
 	}
-	a, b := newPipe()
-	p.dialler, p.acceptor = mux.New(a, dc), mux.New(b, ac)
+	a, b := Pipe()
+	p.Dialler, p.Acceptor = mux.New(a, dc), mux.New(b, ac)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, l := range []*mux.Link{p.dialler, p.acceptor} {
+	for _, l := range []*mux.Link{p.Dialler, p.Acceptor} {
 		running.Go(func() {
 			if err := l.Run(ctx); err != nil && ctx.Err() == nil && !isLost(err) {
 				t.Errorf("link ended: %v", err)
 			}
 		})
 	}
-	p.stop = sync.OnceFunc(func() { cancel(); running.Wait() })
-	t.Cleanup(p.stop)
+	p.Stop = sync.OnceFunc(func() { cancel(); running.Wait() })
+	t.Cleanup(p.Stop)
 	return p
 }
 
 func isLost(err error) bool {
 	var e *mux.Error
-	return errors.As(err, &e) && (e.Code == wire.CodeLinkLost || e.Code == wire.CodeDraining)
+	return errors.As(err, &e) && (e.Code == wire.CodeLinkLost || e.Code == wire.CodeDraining || e.Code == wire.CodeReplaced)
 }
 
-// open opens a session from the dialler and returns both ends.
-func (p *pair) open(t testing.TB) (ours, theirs *mux.Session) {
+// Open opens a session from the dialler and returns both ends.
+func (p *Pair) Open(t testing.TB) (ours, theirs *mux.Session) {
 	t.Helper()
-	ours, err := p.dialler.Open(context.Background(), mux.Request{Target: wire.KubernetesAPI()})
+	ours, err := p.Dialler.Open(context.Background(), mux.Request{Target: wire.KubernetesAPI()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ours, <-p.accepted
+	return ours, <-p.Accepted
 }
