@@ -21,6 +21,7 @@ const (
 	DefaultKeepAlive        = 3 * time.Second
 	DefaultKeepAliveTimeout = 8 * time.Second
 	DefaultHelloTimeout     = 10 * time.Second
+	DefaultLinger           = 24 * time.Hour
 )
 
 // Config sets up a [Link]. Zero fields take the defaults above. It is copied
@@ -53,7 +54,7 @@ type Config struct {
 	// blocks.
 	SendBuffer int
 	// MaxData is the largest payload that this side accepts in one frame, in
-	// bytes.
+	// bytes, at least 1024.
 	MaxData int
 	// MaxSessions bounds the sessions that the peer may have open.
 	MaxSessions int
@@ -68,6 +69,9 @@ type Config struct {
 	KeepAlive, KeepAliveTimeout time.Duration
 	// HelloTimeout bounds the wait for the peer's HELLO.
 	HelloTimeout time.Duration
+	// Linger is how long a session that was closed here, and has bytes that the
+	// peer gives no credit for, may go on without a sign of the peer.
+	Linger time.Duration
 	// Hop is the place of this side on a caller's way, for errors it sends.
 	Hop wire.Hop
 	// LocalAddr and RemoteAddr are those of the link; sessions report them.
@@ -87,6 +91,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.KeepAlive, DefaultKeepAlive)
 	setDefault(&c.KeepAliveTimeout, DefaultKeepAliveTimeout)
 	setDefault(&c.HelloTimeout, DefaultHelloTimeout)
+	setDefault(&c.Linger, DefaultLinger)
 	if c.Budget == nil {
 		c.Budget = NewBudget(DefaultBudget)
 	}

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/wire"
@@ -31,16 +32,20 @@ func (s *Session) consumed(n int) {
 
 // grant extends the credit to the window as far as the budget goes.
 func (s *Session) grant() {
+	cfg := &s.link.cfg
+	if cfg.Budget.short() {
+		// What is left is for sessions that have not had their first window.
+		s.window = min(s.window, cfg.InitialWindow)
+	}
 	outstanding := int64(s.recvLimit - s.readOff)
 	want := int64(s.window) - outstanding
-	floor := int64(s.link.cfg.MinWindow) - outstanding
-	n := s.link.cfg.Budget.reserve(want, floor)
-	if n < want/4 && n < floor {
-		// A dribble of credit would make a dribble of frames.
-		s.link.cfg.Budget.release(n)
+	if want <= 0 {
 		return
 	}
-	if n <= 0 {
+	n := cfg.Budget.reserve(want, int64(cfg.MinWindow)-outstanding)
+	if n < want/4 && outstanding >= int64(cfg.MinWindow)/2 {
+		// A dribble of credit would make a dribble of frames.
+		cfg.Budget.release(n)
 		return
 	}
 	s.recvLimit += wire.Offset(n)
@@ -55,7 +60,7 @@ func (s *Session) tune(now time.Time) {
 	if int64(s.readOff-s.epochOff) < int64(s.window) {
 		return
 	}
-	if now.Sub(s.epoch) < 2*max(s.link.rtt.min(), leastRTT) {
+	if now.Sub(s.epoch) < 2*max(s.link.rtt.min(), leastRTT) && !s.link.cfg.Budget.short() {
 		s.window = min(2*s.window, s.link.cfg.MaxWindow)
 	}
 	s.epoch, s.epochOff = now, s.readOff
@@ -78,10 +83,33 @@ func (l *Link) reclaimIdle(now time.Time) {
 			continue
 		}
 		asked += spare
-		s.window = l.cfg.MinWindow
-		s.reclaiming, s.reclaimDue = true, true
-		l.credits.add(s, creditList)
-		l.wake.Signal()
+		s.reclaim()
+	}
+}
+
+// reclaim asks the peer for all credit of an open session beyond MinWindow.
+func (s *Session) reclaim() {
+	s.window = s.link.cfg.MinWindow
+	s.reclaiming, s.reclaimDue = true, true
+	s.link.credits.add(s, creditList)
+	s.link.wake.Signal()
+}
+
+// endLingering resets closed sessions whose peer has taken nothing for so long that it never
+// will, so that they do not hold a place for ever. mu is held.
+func (l *Link) endLingering(now time.Time) {
+	for s := l.idle.head; s != nil; {
+		next := s.nodes[idleList].next
+		if now.Sub(s.lastRecv) < l.cfg.Linger {
+			return
+		}
+		if s.closed {
+			s.reset(&Error{
+				Code: wire.CodeCanceled, Hop: l.cfg.Hop,
+				Message: fmt.Sprintf("closed, and the peer took nothing for %v", l.cfg.Linger),
+			})
+		}
+		s = next
 	}
 }
 

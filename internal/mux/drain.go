@@ -78,7 +78,7 @@ func (l *Link) handleGoAway(f *wire.Frame) {
 	l.goneAway = &Error{Code: f.Code, Hop: wire.HopLink, Message: f.Message, Refused: true}
 	for id, s := range l.sessions {
 		// The peer never saw these; they can be opened again elsewhere.
-		if l.isOwn(id) && id > f.LastSession {
+		if s.state == stateOpening && l.isOwn(id) && id > f.LastSession {
 			s.refused(l.goneAway)
 		}
 	}

@@ -100,7 +100,7 @@ func step(l *Link, own *[]*Session, op byte, id wire.SessionID, n int, m byte) e
 		}
 		switch f.Kind {
 		case wire.KindHello:
-			f.Hello = &wire.Hello{Revision: 1, InitialWindow: uint64(n), MaxData: uint32(m)}
+			f.Hello = &wire.Hello{Revision: 1, InitialWindow: uint64(n), MaxData: uint32(m) << 3}
 		case wire.KindOpen:
 			f.Open = &wire.Open{Target: wire.KubernetesAPI(), Window: uint64(n) << (m % 56)}
 			f.Payload = mem.SliceBuffer(make([]byte, int(m)*2))

@@ -13,7 +13,7 @@ import (
 func (l *Link) keepaliveLoop() {
 	hello := time.NewTimer(l.cfg.HelloTimeout)
 	defer hello.Stop()
-	tick := time.NewTicker(l.cfg.KeepAlive)
+	tick := time.NewTicker(l.cfg.KeepAlive / 3)
 	defer tick.Stop()
 	for {
 		select {
@@ -48,17 +48,22 @@ func (l *Link) greeted() bool {
 func (l *Link) keepalive(now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.peer == nil {
+		return 0 // the wait for HELLO has a bound of its own
+	}
 	if silence := now.Sub(l.lastRecv); silence >= l.cfg.KeepAliveTimeout {
 		return silence
 	}
-	if l.peer != nil {
+	if now.Sub(l.lastPing) >= l.cfg.KeepAlive {
 		l.ping(now)
 	}
 	l.reclaimIdle(now)
+	l.endLingering(now)
 	return 0
 }
 
 func (l *Link) ping(now time.Time) {
+	l.lastPing = now
 	l.sendControl(wire.Frame{Kind: wire.KindPing, Nonce: l.rtt.start(now)})
 }
 
@@ -71,8 +76,12 @@ type rtt struct {
 	sent   time.Time
 }
 
-// start begins a measurement and returns the nonce to send.
+// start begins a measurement and returns the nonce to send: 0 while an earlier
+// measurement still waits, which a long path may make it do for several pings.
 func (r *rtt) start(now time.Time) uint64 {
+	if !r.sent.IsZero() {
+		return 0
+	}
 	r.nonce++
 	r.sent = now
 	return r.nonce

@@ -63,7 +63,9 @@ type Link struct {
 	idle     lru  // sessions by last receipt, for reclaiming
 	finished bool // the send loop ends once control is empty
 
+	farewell error // why the link ends once the peer has been told
 	lastRecv time.Time
+	lastPing time.Time
 	rtt      rtt
 }
 
@@ -94,15 +96,18 @@ func newLink(cfg Config) *Link {
 }
 
 // Run drives the link until ctx ends, the transport fails, the peer breaks the
-// protocol or a drain is over. It returns the reason, after the link's
-// goroutines have ended and its sessions have failed with that reason. Handlers
-// may still run; their context is cancelled. A drain that this side began gives
+// protocol or a drain is over. It returns the reason, after the link's goroutines
+// and its handlers have ended; the sessions have failed with that reason, and the
+// handlers' contexts were cancelled, before. A drain that this side began gives
 // nil.
 func (l *Link) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		l.fail(&Error{Code: wire.CodeLinkLost, Hop: l.cfg.Hop, Message: "the link was closed: " + context.Cause(ctx).Error()})
 	})
 	defer stop()
+	l.mu.Lock()
+	l.lastRecv = time.Now()
+	l.mu.Unlock()
 	var loops sync.WaitGroup
 	loops.Go(l.receiveLoop)
 	loops.Go(l.sendLoop)
@@ -181,10 +186,27 @@ func (l *Link) receiveLoop() {
 		l.mu.Unlock()
 		in.Reset()
 		if err != nil {
-			l.fail(l.transportError(err))
+			l.receiveFailed(l.transportError(err))
 			return
 		}
 	}
+}
+
+// receiveFailed ends the link. A peer that broke the protocol is told so first.
+func (l *Link) receiveFailed(err error) {
+	var e *Error
+	if !errors.As(err, &e) || e.Code != wire.CodeProtocolError {
+		l.fail(err)
+		return
+	}
+	l.mu.Lock()
+	for _, s := range l.sessions {
+		s.abort(e)
+	}
+	l.sendControl(wire.Frame{Kind: wire.KindGoAway, Code: e.Code, Message: e.Message, LastSession: l.lastPeer})
+	l.farewell, l.finished = err, true
+	l.mu.Unlock()
+	l.sendFailed(err)
 }
 
 func (l *Link) sendLoop() {
@@ -198,13 +220,16 @@ func (l *Link) sendLoop() {
 			}
 			l.wake.Wait()
 		}
-		over, finished := l.err != nil, l.finished && b.Frames() == 0
+		over, finished, farewell := l.err != nil, l.finished && b.Frames() == 0, l.farewell
 		l.mu.Unlock()
 		if over {
 			return
 		}
 		if finished {
-			l.fail(errDrained)
+			if farewell == nil {
+				farewell = errDrained
+			}
+			l.fail(farewell)
 			return
 		}
 		if err := l.tr.Send(&b); err != nil {
@@ -214,10 +239,12 @@ func (l *Link) sendLoop() {
 	}
 }
 
-// reasonTime is how long a failed send waits for the receive loop, which may
-// still find out why: a GOAWAY that is under way, the status of the stream.
+// reasonTime is how long a loop that failed waits for the other one: a failed
+// send for what the receive loop may still find out (a GOAWAY that is under way,
+// the status of the stream), a broken peer for being told.
 const reasonTime = time.Second
 
+// sendFailed ends the link with err unless the other loop ends it first.
 func (l *Link) sendFailed(err error) {
 	late := time.NewTimer(reasonTime)
 	defer late.Stop()
@@ -277,9 +304,10 @@ func (l *Link) fail(err error) {
 	}
 	close(l.ended)
 	l.wake.Broadcast()
+	flush := l.finished
 	l.mu.Unlock()
 	l.cancel(e)
-	l.tr.Close(errors.Is(err, errDrained))
+	l.tr.Close(flush)
 }
 
 // maxControl bounds the queue of control frames. The frames in it are answers

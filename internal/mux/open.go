@@ -15,7 +15,8 @@ import (
 type Request struct {
 	Target wire.Target
 	// Payload is the first bytes of the stream, which travel with the open. It
-	// is copied. It must not be longer than MaxFirst.
+	// is copied. It must not be longer than MaxFirst, nor than the initial window
+	// of the peer.
 	Payload []byte
 	// Trace is a W3C traceparent, or empty.
 	Trace string
@@ -23,8 +24,7 @@ type Request struct {
 	RequestID string
 }
 
-// MaxFirst is the longest Request.Payload, in bytes. It fits into the initial
-// window of any peer.
+// MaxFirst is the longest Request.Payload, in bytes.
 const MaxFirst = 4 << 10
 
 // Open opens a session and waits until the peer has connected it. The deadline
@@ -69,7 +69,15 @@ func (l *Link) Start(ctx context.Context, r Request) (*Session, error) {
 		return nil, l.goneAway
 	case l.draining != nil:
 		return nil, l.draining
-	case peer.MaxSessions > 0 && l.ownOpen >= int(peer.MaxSessions):
+	case !r.Target.Fits():
+		return nil, &Error{
+			Code: wire.CodeInvalidTarget, Hop: l.cfg.Hop, Refused: true, Message: "a name in the target is too long or not UTF-8",
+		}
+	case len(l.control) > maxControl/2:
+		return nil, &Error{
+			Code: wire.CodeResourceExhausted, Hop: l.cfg.Hop, Refused: true, Message: "the link does not take what is queued for it",
+		}
+	case peer.MaxSessions > 0 && uint64(l.ownOpen) >= uint64(peer.MaxSessions):
 		return nil, &Error{
 			Code: wire.CodeResourceExhausted, Hop: l.cfg.Hop, Refused: true,
 			Message: fmt.Sprintf("the peer takes %d sessions on a link", peer.MaxSessions),
@@ -122,12 +130,12 @@ func (s *Session) Wait(ctx context.Context) error {
 	case <-s.decided:
 	case <-ctx.Done():
 		e := openError(ctx, s.link.cfg.Hop)
+		e.Refused = false // the peer may have acted on the open already
 		s.link.mu.Lock()
-		defer s.link.mu.Unlock()
 		if s.state == stateOpening {
 			s.reset(e)
-			return e
 		}
+		s.link.mu.Unlock()
 	}
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
@@ -138,7 +146,8 @@ func (s *Session) Wait(ctx context.Context) error {
 	return nil
 }
 
-// openError turns the end of a context into an error of this side.
+// openError turns the end of a context, before the open was sent, into an error
+// of this side.
 func openError(ctx context.Context, hop wire.Hop) *Error {
 	code := wire.CodeCanceled
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -159,8 +168,20 @@ func refusedBy(err error) *Error {
 // Incoming is a session that the peer asks for. The Handler calls Accept or
 // Refuse once; the session is refused when it returns without.
 type Incoming struct {
-	s        *Session
-	accepted bool // guarded by the link's lock
+	s *Session
+	// guarded by the link's lock
+	accepted bool
+	freed    bool // no longer counted as pending
+}
+
+// free gives back the place among the undecided. A handler keeps it until it
+// accepts or returns, even when its session is gone, so that there are never more
+// handlers than MaxPending allows. mu is held.
+func (in *Incoming) free() {
+	if !in.freed {
+		in.freed = true
+		in.s.link.pending--
+	}
 }
 
 // Target returns what the peer wants to reach. It is the peer's word and must
@@ -186,9 +207,12 @@ func (in *Incoming) Accept() (*Session, error) {
 		return nil, errors.New("the session is decided already")
 	}
 	in.accepted = true
+	in.free()
 	s.state = stateOpen
-	s.link.pending--
 	s.link.sendControl(wire.Frame{Kind: wire.KindOpened, Session: s.id, Offset: s.recvLimit})
+	if s.link.cfg.Budget.short() && !s.finRecv {
+		s.reclaim()
+	}
 	s.schedule()
 	return s, nil
 }
@@ -203,11 +227,13 @@ func (in *Incoming) Refuse(code wire.Code, hop wire.Hop, message string) {
 	}
 }
 
-// release drops what came for a session that was never accepted.
+// release ends the part of a handler that has returned, and drops what came for
+// a session that was never accepted.
 func (in *Incoming) release() {
 	s := in.s
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
+	in.free()
 	if !in.accepted {
 		s.discard()
 	}

@@ -45,6 +45,10 @@ func (l *Link) handle(f *wire.Frame, now time.Time) error {
 		return err
 	}
 	l.idle.touch(s, now)
+	if s.own && s.state == stateOpening && f.Kind != wire.KindOpened && f.Kind != wire.KindRefused && f.Kind != wire.KindReset {
+		s.reset(protocolError(f.Kind.String() + " before OPENED"))
+		return nil
+	}
 	switch f.Kind {
 	case wire.KindData:
 		s.handleData(f)
@@ -84,13 +88,20 @@ func (l *Link) lookup(f *wire.Frame) (*Session, error) {
 	return nil, nil
 }
 
+// leastMaxData keeps a peer from asking for a frame a byte.
+const leastMaxData = 1024
+
 func (l *Link) handleHello(h *wire.Hello, now time.Time) error {
 	if h.Revision == 0 {
 		return protocolError("HELLO without a revision")
 	}
-	if h.MaxData == 0 {
+	switch {
+	case h.MaxData == 0:
 		h.MaxData = 16 << 10
+	case h.MaxData < leastMaxData:
+		return protocolError(fmt.Sprintf("HELLO with max_data %d, below %d", h.MaxData, leastMaxData))
 	}
+	h.MaxData = min(h.MaxData, 1<<20)
 	l.peer = h
 	close(l.helloDone)
 	l.ping(now) // flow control wants a round trip from the start
@@ -134,6 +145,7 @@ func (l *Link) handleOpen(f *wire.Frame) error {
 	if f.Payload != nil {
 		s.handleData(f)
 		if l.sessions[f.Session] == nil {
+			l.pending--
 			return nil // the first bytes were more than the window
 		}
 	}

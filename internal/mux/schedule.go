@@ -115,7 +115,7 @@ func (s *Session) emitCredit(b *wire.Batch) {
 	if s.stopDue {
 		b.Append(&wire.Frame{Kind: wire.KindStop, Session: s.id})
 	}
-	if s.creditDue {
+	if s.creditDue && !s.finRecv {
 		b.Append(&wire.Frame{Kind: wire.KindCredit, Session: s.id, Offset: s.recvLimit})
 	}
 	if s.reclaimDue {

@@ -139,7 +139,7 @@ func (s *Session) reset(e *Error) {
 		return
 	}
 	kind := wire.KindReset
-	if s.state == stateOpening && !s.own {
+	if s.state == stateOpening && !s.own { // RESET is for sessions that were opened
 		kind = wire.KindRefused
 	}
 	s.link.sendControl(wire.Frame{Kind: kind, Session: s.id, Code: e.Code, Hop: e.Hop, Message: e.Message})
@@ -170,8 +170,6 @@ func (s *Session) remove() {
 	if s.state == stateOpening {
 		if s.own {
 			close(s.decided)
-		} else {
-			l.pending--
 		}
 	}
 	s.state = stateDone

@@ -157,7 +157,7 @@ func (r *Registry) Open(ctx context.Context, name string, req mux.Request) (*mux
 		if err == nil {
 			return s, nil
 		}
-		if ctx.Err() == nil && retryable(err) && len(tried) < maxTries {
+		if ctx.Err() == nil && retryable(err, len(req.Payload) == 0) && len(tried) < maxTries {
 			tried = append(tried, link)
 			continue
 		}
@@ -168,10 +168,11 @@ func (r *Registry) Open(ctx context.Context, name string, req mux.Request) (*mux
 // maxTries bounds how many links one Open tries.
 const maxTries = 4
 
-// retryable tells that the session was not opened and another link may do.
-func retryable(err error) bool {
+// retryable tells that another link may do and that nothing of the caller's has
+// reached a target: the open was never sent, or carried no bytes.
+func retryable(err error, empty bool) bool {
 	var e *mux.Error
-	if !errors.As(err, &e) {
+	if !errors.As(err, &e) || !e.Refused && !empty {
 		return false
 	}
 	switch e.Code {

@@ -14,6 +14,8 @@ const (
 	maxText     = 1024
 	maxName     = 253 // RFC 1035, section 2.3.4
 	maxEntries  = 64  // features, labels
+	maxFrames   = 16384
+	keepFrames  = 1024 // of a message, for the next one
 	maxDuration = uint64(math.MaxInt64 / int64(time.Millisecond))
 )
 
@@ -32,6 +34,9 @@ func (r *Received) Reset() {
 		r.Frames[i] = Frame{}
 	}
 	r.Frames = r.Frames[:0]
+	if cap(r.Frames) > keepFrames {
+		r.Frames = nil
+	}
 }
 
 // Decode appends the frames of one message to r. Payloads refer to the pieces
@@ -52,6 +57,9 @@ func (r *Received) Decode(bufs mem.BufferSlice) error {
 		if num != 1 {
 			c.skip(int(val))
 			continue
+		}
+		if len(r.Frames) >= maxFrames {
+			return malformed("more than %d frames in a message", maxFrames)
 		}
 		if err := r.frame(&c, c.left-int(val)); err != nil {
 			return err
@@ -367,10 +375,10 @@ func readAddress(c *cursor, end int) (Target, error) {
 				return Target{}, err
 			}
 		case num == 2 && typ == typeVarint:
-			if val == 0 || val > math.MaxUint16 {
-				return Target{}, malformed("port %d", val)
+			t.PortNumber = 0 // what is out of range is no port, and refused as such
+			if val <= math.MaxUint16 {
+				t.PortNumber = uint16(val)
 			}
-			t.PortNumber = uint16(val)
 		case typ == typeBytes:
 			c.skip(int(val))
 		}

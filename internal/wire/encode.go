@@ -3,7 +3,9 @@ package wire
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -164,8 +166,24 @@ func appendUint(dst []byte, field protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(dst, v)
 }
 
+// clip shortens what people read to the bound of the receiver and makes it valid
+// UTF-8, so that no message, however long its cause, can break the link.
+func clip(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= maxText {
+		return s
+	}
+	cut := maxText - len(ellipsis)
+	for !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + ellipsis
+}
+
+const ellipsis = "…"
+
 func appendString(dst []byte, field protowire.Number, s string) []byte {
-	if s == "" {
+	if s = clip(s); s == "" {
 		return dst
 	}
 	dst = protowire.AppendTag(dst, field, protowire.BytesType)
@@ -215,15 +233,16 @@ func appendBody(dst []byte, f *Frame) []byte {
 
 func appendHello(dst []byte, h *Hello) []byte {
 	dst = appendUint(dst, 1, uint64(h.Revision))
-	for _, s := range h.Features {
+	for _, s := range h.Features[:min(len(h.Features), maxEntries)] {
 		dst = protowire.AppendTag(dst, 2, protowire.BytesType)
-		dst = protowire.AppendString(dst, s)
+		dst = protowire.AppendString(dst, clip(s))
 	}
 	dst = appendUint(dst, 3, h.InitialWindow)
 	dst = appendUint(dst, 4, uint64(h.MaxData))
 	dst = appendUint(dst, 5, uint64(h.MaxSessions))
 	dst = appendString(dst, 6, h.Version)
-	for _, k := range slices.Sorted(maps.Keys(h.Labels)) {
+	labels := slices.Sorted(maps.Keys(h.Labels))
+	for _, k := range labels[:min(len(labels), maxEntries)] {
 		entry := appendString(nil, 1, k)
 		entry = appendString(entry, 2, h.Labels[k])
 		dst = protowire.AppendTag(dst, 7, protowire.BytesType)

@@ -3,6 +3,7 @@ package wire
 import (
 	"net"
 	"strconv"
+	"unicode/utf8"
 )
 
 // KubernetesAPI returns the target that stands for the peer's own Kubernetes
@@ -17,6 +18,16 @@ func Service(namespace, name, port, scheme string) Target {
 // Address returns the target of a raw TCP address.
 func Address(host string, port uint16) Target {
 	return Target{Kind: TargetAddress, Host: host, PortNumber: port}
+}
+
+// Fits tells whether every name of the target is within what a peer accepts.
+func (t Target) Fits() bool {
+	for _, s := range []string{t.Namespace, t.Name, t.Port, t.Scheme, t.Host} {
+		if len(s) > maxName || !utf8.ValidString(s) {
+			return false
+		}
+	}
+	return true
 }
 
 // String returns the target in the form that logs and errors use:

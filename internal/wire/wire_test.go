@@ -269,7 +269,7 @@ func TestMalformedIsRefused(t *testing.T) {
 		"payload beyond the frame":   {0x0a, 6, 0x2a, 4, 0x08, 1, 0x12, 9, 1, 2, 3},
 		"two bodies":                 {0x0a, 4, 0x62, 0, 0x6a, 0},
 		"message beyond its bound":   append([]byte{0x0a, 0x88, 0x10, 0x42, 0x84, 0x10, 0x22, 0x81, 0x10}, make([]byte, 2049)...),
-		"port 0":                     {0x0a, 8, 0x12, 6, 0x12, 4, 0x1a, 2, 0x10, 0},
+		"too many frames":            bytes.Repeat([]byte{0x0a, 2, 0x62, 0}, 16385),
 		"truncated fixed64":          {0x21, 1, 2},
 		"body longer than its frame": {0x0a, 2, 0x62, 5, 0x08, 1, 1, 1, 1},
 	} {

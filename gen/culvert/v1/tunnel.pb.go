@@ -1681,7 +1681,7 @@ type GoAway struct {
 	// can be opened again elsewhere.
 	LastSession uint64 `protobuf:"varint,3,opt,name=last_session,json=lastSession,proto3" json:"last_session,omitempty"`
 	// deadline is after how long the sender closes the link even when sessions
-	// are alive. Unit: milliseconds. 0 means at once.
+	// are alive. Unit: milliseconds. 0 names no time.
 	DeadlineMs    uint64 `protobuf:"varint,4,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

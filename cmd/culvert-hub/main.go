@@ -1,0 +1,82 @@
+// Command culvert-hub serves clusters that agents connect to it. Run it with
+// --help for its flags.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/culvertdev/culvert/cmd/internal/cli"
+	"github.com/culvertdev/culvert/internal/version"
+	"github.com/culvertdev/culvert/server"
+)
+
+func main() { cli.Main("culvert-hub", run) }
+
+func run(ctx context.Context, args []string) error {
+	var cfg server.Config
+	if err := cli.LoadConfig(args, &cfg); err != nil {
+		return err
+	}
+	cmd := command(&cfg)
+	cmd.SetArgs(args)
+	return cmd.ExecuteContext(ctx)
+}
+
+func command(cfg *server.Config) *cobra.Command {
+	var logging cli.Logging
+	review := cfg.TokenReview
+	if review == nil {
+		review = &server.TokenReview{}
+	}
+	cmd := &cobra.Command{
+		Use:   "culvert-hub",
+		Short: "Serve clusters in private networks at https://hub/<cluster>/<api-path>",
+		Long: `The hub accepts tunnels from agents and HTTPS requests from clients on one port.
+A request to /<cluster>/<api-path> is authenticated here and answered by that
+cluster's own API server, as the caller and by the cluster's own RBAC.`,
+		Example: `  # Static tokens, certificates issued by the hub itself:
+  culvert-hub --state /var/lib/culvert --tls-name hub.example.com --token-file tokens.csv
+
+  # Tokens of the management cluster that the hub runs in:
+  culvert-hub --state /var/lib/culvert --token-review-in-cluster`,
+		Args:          cobra.NoArgs,
+		Version:       version.String(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logging.Logger(os.Stderr)
+			if err != nil {
+				return err
+			}
+			cfg.Logger = log
+			if review.Kubeconfig != "" || review.InCluster || len(review.Audiences) > 0 {
+				cfg.TokenReview = review
+			}
+			hub, err := server.New(cmd.Context(), *cfg)
+			if err != nil {
+				return err
+			}
+			return hub.Run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	cli.ConfigFlag(f)
+	f.StringVar(&cfg.Listen, "listen", cfg.Listen, "address for clients and agents (default \""+server.DefaultListen+"\")")
+	f.StringVar(&cfg.AgentListen, "agent-listen", cfg.AgentListen, "second address, for agents only")
+	f.StringVar(&cfg.State, "state", cfg.State, "folder of the hub's CAs and store, created at first start (required)")
+	f.StringVar(&cfg.TLSCert, "tls-cert", cfg.TLSCert, "PEM file of the serving certificate (default: one issued by the hub's own CA)")
+	f.StringVar(&cfg.TLSKey, "tls-key", cfg.TLSKey, "PEM file of the serving certificate's key")
+	f.StringArrayVar(&cfg.TLSNames, "tls-name", cfg.TLSNames, "name or IP address for the certificate that the hub issues itself (repeat; default localhost, 127.0.0.1, ::1)")
+	f.StringVar(&cfg.AgentCA, "agent-ca", cfg.AgentCA, "PEM file of the CAs of agents' certificates (default: the agents CA of the state folder)")
+	f.StringVar(&cfg.TrustDomain, "trust-domain", cfg.TrustDomain, "trust domain of agents' SPIFFE ids (default \""+server.DefaultTrustDomain+"\")")
+	f.StringVar(&cfg.TokenFile, "token-file", cfg.TokenFile, "CSV file of static tokens: token,user,uid,\"group1,group2\"")
+	f.StringVar(&review.Kubeconfig, "token-review-kubeconfig", review.Kubeconfig, "kubeconfig of the cluster that judges tokens by TokenReview")
+	f.BoolVar(&review.InCluster, "token-review-in-cluster", review.InCluster, "judge tokens by TokenReview of the cluster that the hub runs in")
+	f.StringArrayVar(&review.Audiences, "token-review-audience", review.Audiences, "audience that tokens must be for (repeat; default: the API server's own)")
+	f.DurationVar(&cfg.DrainTimeout.Duration, "drain-timeout", cfg.DrainTimeout.Duration, "how long requests and sessions may go on at the end (default "+server.DefaultDrainTimeout.String()+")")
+	logging.Bind(f)
+	return cmd
+}

@@ -1,0 +1,129 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Servers are the paths of the real servers of the test bed.
+type Servers struct {
+	Etcd, KubeAPIServer, Kubectl, CoreDNS string
+}
+
+// ServerBinaries returns the servers, and builds those that the cache does not
+// hold, which takes about five minutes in all. Progress lines go to progress.
+// The cache is ${CULVERT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/culvert}/bin.
+func ServerBinaries(ctx context.Context, progress io.Writer) (Servers, error) {
+	root, err := Root()
+	if err != nil {
+		return Servers{}, fmt.Errorf("server binaries: %w", err)
+	}
+	cmd := command(ctx, progress, filepath.Join(root, "e2e", "bin", "build.sh"), "--paths")
+	out, err := cmd.Output()
+	if err != nil {
+		return Servers{}, fmt.Errorf("server binaries: e2e/bin/build.sh: %w", err)
+	}
+	var s Servers
+	to := map[string]*string{
+		"etcd": &s.Etcd, "kube-apiserver": &s.KubeAPIServer, "kubectl": &s.Kubectl, "coredns": &s.CoreDNS,
+	}
+	for line := range strings.Lines(string(out)) {
+		name, path, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if to[name] != nil {
+			*to[name] = path
+		}
+	}
+	for name, path := range to {
+		if *path == "" {
+			return Servers{}, fmt.Errorf("server binaries: e2e/bin/build.sh gave no path of %s", name)
+		}
+	}
+	return s, nil
+}
+
+// Culvert are the paths of Culvert's own binaries.
+type Culvert struct {
+	Hub, Agent, CLI string
+}
+
+// CulvertBinaries builds Culvert's binaries from the repository into dir, which
+// it creates. Flags are added to go build, for example -race. A run builds its own, so that an
+// edit while it lasts cannot change what a restarted process runs.
+func CulvertBinaries(ctx context.Context, dir string, progress io.Writer, flags ...string) (Culvert, error) {
+	root, err := Root()
+	if err != nil {
+		return Culvert{}, fmt.Errorf("culvert binaries: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return Culvert{}, fmt.Errorf("culvert binaries: %w", err)
+	}
+	c := Culvert{
+		Hub:   filepath.Join(dir, "culvert-hub"),
+		Agent: filepath.Join(dir, "culvert-agent"),
+		CLI:   filepath.Join(dir, "culvert"),
+	}
+	started := time.Now()
+	fmt.Fprintln(progress, "testbed: building culvert-hub, culvert-agent and culvert")
+	args := append([]string{"build", "-C", root, "-trimpath", "-o", dir + string(filepath.Separator)}, flags...)
+	cmd := command(ctx, progress, "go", append(args, "./cmd/culvert-hub", "./cmd/culvert-agent", "./cmd/culvert")...)
+	cmd.Stdout = progress
+	if err := cmd.Run(); err != nil {
+		return Culvert{}, fmt.Errorf("culvert binaries: go build: %w", err)
+	}
+	fmt.Fprintf(progress, "testbed: built culvert in %.0f s\n", time.Since(started).Seconds())
+	return c, nil
+}
+
+// Need makes sure that commands from Debian packages are installed, each given as
+// COMMAND or COMMAND:PACKAGE. Root gets what is missing; for others the error
+// names the packages.
+func Need(ctx context.Context, progress io.Writer, commands ...string) error {
+	root, err := Root()
+	if err != nil {
+		return err
+	}
+	cmd := command(ctx, progress, filepath.Join(root, "e2e", "bin", "packages.sh"), commands...)
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("needed commands %s: %w", strings.Join(commands, " "), err)
+	}
+	return nil
+}
+
+// command is one that reports to progress and ends, with its children, with ctx.
+func command(ctx context.Context, progress io.Writer, path string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stderr = progress
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = stopGrace
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	return cmd
+}
+
+// Root finds the repository: the nearest folder at or above the working folder
+// that holds e2e/go.mod. Tests and go run -C start inside of it.
+func Root() (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("repository root: %w", err)
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		_, err := os.Stat(filepath.Join(dir, "e2e", "go.mod"))
+		if err == nil {
+			return dir, nil
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return "", fmt.Errorf("repository root: %w", err)
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("repository root: no folder above %s holds e2e/go.mod: run from inside the repository", start)
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"time"
+)
+
+// ServiceRange is the range of cluster IPs of every cluster.
+var ServiceRange = netip.MustParsePrefix("10.96.0.0/16")
+
+var loopback = netip.MustParseAddr("127.0.0.1")
+
+// ClusterConfig says how to start a cluster.
+type ClusterConfig struct {
+	// Name is the name in logs, of the folder and of the prefix in etcd. It must be
+	// unique in a bed.
+	Name string
+	// Namespace is the network the API server runs in; nil is the caller's own.
+	// It listens on 127.0.0.1 of that network.
+	Namespace *Namespace
+	// Tokens are users known to the API server by a static token, next to the
+	// administrator.
+	Tokens []StaticToken
+	// ExtraArgs are added to the flags of kube-apiserver.
+	ExtraArgs []string
+}
+
+// Cluster is a real kube-apiserver with RBAC, TokenReview and TokenRequest. Its
+// methods are safe for concurrent use.
+type Cluster struct {
+	// Name is that of the config.
+	Name string
+	// URL is https://127.0.0.1:PORT in the network of Namespace.
+	URL string
+	// Dir holds the files below and the logs.
+	Dir string
+	// CAFile verifies the API server's certificate.
+	CAFile string
+	// AdminKubeconfig is a file with a user in group system:masters.
+	AdminKubeconfig string
+	// TokenFile is the API server's --token-auth-file.
+	TokenFile string
+	// Namespace is the network of the cluster; nil is the caller's own.
+	Namespace *Namespace
+	// APIServer is the process, to be killed or restarted by tests; its port
+	// stays the same.
+	APIServer *Process
+	// StartTime is how long the first start took until /readyz.
+	StartTime time.Duration
+
+	kubectl    string
+	adminToken string
+	ca         []byte
+}
+
+// StartClusters starts clusters in parallel. On an error it returns none; those
+// that started are stopped by the bed's Close.
+func (b *Bed) StartClusters(ctx context.Context, cfgs ...ClusterConfig) ([]*Cluster, error) {
+	clusters := make([]*Cluster, len(cfgs))
+	results := make(chan error, len(cfgs))
+	for i, cfg := range cfgs {
+		go b.startOne(ctx, cfg, &clusters[i], results)
+	}
+	var errs []error
+	for range cfgs {
+		errs = append(errs, <-results)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return clusters, nil
+}
+
+// startOne sends exactly one result and ends.
+func (b *Bed) startOne(ctx context.Context, cfg ClusterConfig, to **Cluster, result chan<- error) {
+	cluster, err := b.StartCluster(ctx, cfg)
+	*to = cluster
+	result <- err
+}
+
+// StartCluster starts a cluster and waits until its /readyz says ok. The bed's
+// Close ends it.
+func (b *Bed) StartCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, error) {
+	c, err := b.startCluster(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", cfg.Name, err)
+	}
+	return c, nil
+}
+
+func (b *Bed) startCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, error) {
+	dir, err := b.mkdir(cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	creds, err := newCredentials(dir, cfg.Tokens)
+	if err != nil {
+		return nil, err
+	}
+	port, err := ReservePort(cfg.Namespace, loopback)
+	if err != nil {
+		return nil, err
+	}
+	b.onClose(func() error { port.Close(); return nil })
+	c := &Cluster{
+		Name:            cfg.Name,
+		URL:             "https://" + port.Addr(),
+		Dir:             dir,
+		CAFile:          creds.caFile,
+		AdminKubeconfig: filepath.Join(dir, "admin.kubeconfig"),
+		TokenFile:       creds.tokenFile,
+		Namespace:       cfg.Namespace,
+		kubectl:         b.cfg.Servers.Kubectl,
+		adminToken:      creds.adminToken,
+		ca:              creds.ca,
+	}
+	if err := writeFile(c.AdminKubeconfig, Kubeconfig(c.URL, c.ca, c.adminToken)); err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	c.APIServer, err = StartProcess(ctx, ProcessConfig{
+		Name: "kube-apiserver",
+		Path: b.cfg.Servers.KubeAPIServer,
+		Args: append([]string{
+			"--etcd-servers=unix://" + b.socket,
+			"--etcd-prefix=/" + cfg.Name,
+			"--bind-address=" + loopback.String(),
+			"--secure-port=" + port.Number(),
+			// Only written into Endpoints; the default would be read from the
+			// machine's routes, which an isolated network does not have.
+			"--advertise-address=" + HubAddress.String(),
+			"--cert-dir=" + dir,
+			"--tls-cert-file=" + creds.servingCert,
+			"--tls-private-key-file=" + creds.servingKey,
+			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+			"--service-account-key-file=" + creds.serviceAccountPublic,
+			"--service-account-signing-key-file=" + creds.serviceAccountPrivate,
+			"--authorization-mode=RBAC",
+			"--token-auth-file=" + creds.tokenFile,
+			"--service-cluster-ip-range=" + ServiceRange.String(),
+			// There is no controller that would make default service accounts, so
+			// pods must be accepted without one.
+			"--disable-admission-plugins=ServiceAccount",
+		}, cfg.ExtraArgs...),
+		LogDir:    dir,
+		Namespace: cfg.Namespace,
+		Ready:     c.ready,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.StartTime = time.Since(started)
+	b.onClose(c.APIServer.Kill9)
+	return c, nil
+}
+
+// ready asks /readyz, which is ok once RBAC's own roles are there too.
+func (c *Cluster) ready(ctx context.Context) error {
+	client, err := c.HTTPClient()
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	return expectOK(ctx, client, c.URL+"/readyz", c.adminToken)
+}
+
+// HTTPClient returns a client that verifies the API server's certificate and
+// dials from the cluster's own network. It adds no credential. The caller closes
+// its idle connections.
+func (c *Cluster) HTTPClient() (*http.Client, error) {
+	tls, err := clientTLS(c.ca)
+	if err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
+	}
+	return &http.Client{Transport: &http.Transport{
+		DialContext:       c.Namespace.Dial,
+		TLSClientConfig:   tls,
+		ForceAttemptHTTP2: true,
+	}}, nil
+}

@@ -1,0 +1,174 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/culvertdev/culvert/internal/fault"
+	"github.com/culvertdev/culvert/internal/route"
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+// anything is the part of a rule that matches all.
+const anything = "*"
+
+// ServiceRule allows services. Namespace and Name are names or "*"; Port is a
+// number, a name, or "*" or empty for all ports.
+type ServiceRule struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	Port      string `json:"port,omitempty"`
+}
+
+// ParseServiceRule parses "NS/NAME[:PORT]", each of which may be "*".
+func ParseServiceRule(s string) (ServiceRule, error) {
+	namespace, rest, ok := strings.Cut(s, "/")
+	if !ok {
+		return ServiceRule{}, fmt.Errorf("service rule %q: want NAMESPACE/NAME[:PORT]", s)
+	}
+	name, port, hasPort := strings.Cut(rest, ":")
+	rule := ServiceRule{Namespace: namespace, Name: name, Port: port}
+	if hasPort && port == "" {
+		return ServiceRule{}, fmt.Errorf("service rule %q: empty port, leave out the ':' for all ports", s)
+	}
+	if err := rule.Validate(); err != nil {
+		return ServiceRule{}, fmt.Errorf("service rule %q: %w", s, err)
+	}
+	return rule, nil
+}
+
+// Validate reports what could never match a target.
+func (r ServiceRule) Validate() error {
+	example := wire.Service(orExample(r.Namespace), orExample(r.Name), orExample(r.Port), "https")
+	if r.Namespace == "" || r.Name == "" {
+		return errors.New("namespace and name are required, \"*\" matches all")
+	}
+	if r.Port == "" {
+		example.Port = ""
+	}
+	return cause(route.CheckTarget(example))
+}
+
+func orExample(s string) string {
+	if s == anything {
+		return "x"
+	}
+	return s
+}
+
+// cause takes the hop off an error about configuration.
+func cause(err error) error {
+	if f := fault.As(err); f != nil {
+		return f.Err
+	}
+	return err
+}
+
+func (r ServiceRule) matchesName(t wire.Target) bool {
+	return (r.Namespace == anything || r.Namespace == t.Namespace) && (r.Name == anything || r.Name == t.Name)
+}
+
+func (r ServiceRule) anyPort() bool { return r.Port == "" || r.Port == anything }
+
+// AddressRule allows raw TCP addresses. Host is a name or an IP address; Port is
+// a number or "*".
+type AddressRule struct {
+	Host string `json:"host"`
+	Port string `json:"port"`
+}
+
+// ParseAddressRule parses "HOST:PORT"; PORT may be "*".
+func ParseAddressRule(s string) (AddressRule, error) {
+	host, isAny := strings.CutSuffix(s, ":"+anything)
+	if isAny {
+		s = host + ":1"
+	}
+	target, err := route.ParseAddress(s)
+	if err != nil {
+		return AddressRule{}, fmt.Errorf("address rule: %w", err)
+	}
+	rule := AddressRule{Host: target.Host, Port: anything}
+	if !isAny {
+		rule.Port = strconv.Itoa(int(target.PortNumber))
+	}
+	return rule, nil
+}
+
+// Validate reports what could never match a target.
+func (r AddressRule) Validate() error {
+	port := uint64(1)
+	if r.Port != anything {
+		var err error
+		if port, err = strconv.ParseUint(r.Port, 10, 16); err != nil || strconv.FormatUint(port, 10) != r.Port {
+			return fmt.Errorf("port: %q, want a number or \"*\"", r.Port)
+		}
+	}
+	return cause(route.CheckTarget(wire.Address(r.Host, uint16(port))))
+}
+
+func (r AddressRule) matches(t wire.Target) bool {
+	return r.Host == t.Host && (r.Port == anything || r.Port == strconv.Itoa(int(t.PortNumber)))
+}
+
+// Check reports whether target is valid and may be reached. A service that is
+// asked for by a port's name, or without a port, passes here when a rule might
+// match its number, which is decided when DNS gave it. The error is a
+// [*fault.Error] of the agent. Check is safe for concurrent use.
+func (u *Upstream) Check(target wire.Target) error {
+	if err := route.CheckTarget(target); err != nil {
+		return err
+	}
+	switch target.Kind {
+	case wire.TargetKubernetesAPI:
+		if u.kubernetes == nil {
+			return refuse(target, errors.New("this agent has no Kubernetes API, give it a kubeconfig or run it in a cluster"))
+		}
+		return nil
+	case wire.TargetService:
+		for _, rule := range u.cfg.Services {
+			if rule.matchesName(target) && (rule.anyPort() || rule.Port == target.Port || !isNumber(target.Port) && isNumber(rule.Port)) {
+				return nil
+			}
+		}
+		return refuseService(target)
+	case wire.TargetAddress:
+		for _, rule := range u.cfg.Addresses {
+			if rule.matches(target) {
+				return nil
+			}
+		}
+		return refuse(target, fmt.Errorf("the agent's rules do not allow it, its owner can: --allow-address %s", strings.TrimPrefix(target.String(), "tcp ")))
+	default:
+		return refuse(target, errors.New("unknown kind of target"))
+	}
+}
+
+// checkPort decides about a service whose port number is known.
+func (u *Upstream) checkPort(target wire.Target, number string) error {
+	for _, rule := range u.cfg.Services {
+		if rule.matchesName(target) && (rule.anyPort() || rule.Port == number || target.Port != "" && rule.Port == target.Port) {
+			return nil
+		}
+	}
+	return refuseService(target)
+}
+
+func refuseService(target wire.Target) error {
+	rule := target.Namespace + "/" + target.Name
+	if target.Port != "" {
+		rule += ":" + target.Port
+	}
+	return refuse(target, fmt.Errorf("the agent's rules do not allow it, its owner can: --allow-service %s", rule))
+}
+
+func refuse(target wire.Target, err error) error {
+	return &fault.Error{Hop: wire.HopAgent, Op: "check policy", Code: wire.CodePermissionDenied, Target: target.String(), Err: err}
+}
+
+// isNumber tells the number of a checked port from its name.
+func isNumber(port string) bool {
+	_, err := strconv.ParseUint(port, 10, 16)
+	return err == nil
+}

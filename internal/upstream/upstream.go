@@ -1,0 +1,106 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/culvertdev/culvert/internal/answer"
+	"github.com/culvertdev/culvert/internal/upstream/relay"
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+const (
+	// idleSession is how long a session from the hub may be without a request.
+	// It is well above the hub's 90 s, so that the hub is the one that closes.
+	idleSession = 5 * time.Minute
+	// maxRequestHeader bounds the head of a request, in bytes: what the hub
+	// accepts and what it adds.
+	maxRequestHeader = 512 << 10
+)
+
+// Upstream is the agent's side of all sessions. It is safe for concurrent use.
+type Upstream struct {
+	cfg        Config
+	dialer     *dialer
+	kubernetes *kubernetes
+	services   *services
+	proxy      *relay.Proxy
+	server     *http.Server
+	sessions   *listener
+	ended      chan error
+}
+
+// New returns an Upstream, which the caller closes with [Upstream.Close]. The
+// targets are not contacted.
+func New(cfg Config) (*Upstream, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("upstream: %w", err)
+	}
+	u := &Upstream{cfg: cfg, sessions: newListener(), ended: make(chan error, 1)}
+	u.dialer = newDialer(cfg.DNSServer, cmp.Or(cfg.DialTimeout, DefaultDialTimeout))
+	roots, err := newRoots(cfg.ServiceCA, cfg.Kubernetes)
+	if err != nil {
+		return nil, fmt.Errorf("upstream: %w", err)
+	}
+	u.services = newServices(u.dialer, strings.Trim(cmp.Or(cfg.Zone, DefaultZone), "."), roots, u.checkPort)
+	if cfg.Kubernetes != nil {
+		if u.kubernetes, err = newKubernetes(cfg.Kubernetes, u.dialer); err != nil {
+			return nil, fmt.Errorf("upstream: %w", err)
+		}
+		if cfg.Kubernetes.Insecure {
+			cfg.Logger.Warn("the certificate of the Kubernetes API server is not verified, as the kubeconfig says")
+		}
+	}
+	u.proxy = relay.New(relay.Config{Explain: explain, Response: dropForged, Far: wire.HopTarget, Logger: cfg.Logger})
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	u.server = &http.Server{
+		Handler:           http.HandlerFunc(u.serve),
+		Protocols:         protocols,
+		ReadHeaderTimeout: idleSession,
+		IdleTimeout:       idleSession,
+		MaxHeaderBytes:    maxRequestHeader,
+		ConnContext:       sessionContext,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	go u.acceptSessions()
+	return u, nil
+}
+
+// dropForged keeps a target from speaking in Culvert's name.
+func dropForged(h http.Header) { h.Del(answer.HeaderError) }
+
+// Serve speaks HTTP/1.1 with the hub over conn, a session to target, which is
+// the Kubernetes API or a service. It takes conn over, which should have
+// CloseWrite, and returns at once; conn is closed when the hub closes it, when
+// it is idle for five minutes, or by Close.
+func (u *Upstream) Serve(conn net.Conn, target wire.Target) {
+	u.sessions.hand(&session{Conn: conn, target: target})
+}
+
+// acceptSessions runs the server until Close.
+func (u *Upstream) acceptSessions() { u.ended <- u.server.Serve(u.sessions) }
+
+// Close lets requests under way finish until ctx ends, then ends the rest and
+// all upgraded streams. Sessions that come later are closed. It must be called
+// once.
+func (u *Upstream) Close(ctx context.Context) error {
+	// Close also after an orderly shutdown: a session may just have come in.
+	err := errors.Join(u.server.Shutdown(ctx), u.server.Close())
+	u.proxy.Close()
+	if serveErr := <-u.ended; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, serveErr)
+	}
+	u.services.close()
+	if u.kubernetes != nil {
+		u.kubernetes.close()
+	}
+	return err
+}

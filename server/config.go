@@ -1,0 +1,132 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/culvertdev/culvert/internal/identity"
+)
+
+// Defaults of [Config].
+const (
+	DefaultListen       = ":8443"
+	DefaultTrustDomain  = "culvert.local"
+	DefaultDrainTimeout = 15 * time.Second
+	DefaultOpenTimeout  = 15 * time.Second
+)
+
+// Config sets up a hub. The JSON names are those of the configuration file;
+// unknown ones are errors. It is copied by [New].
+type Config struct {
+	// Listen is the address of the one port that serves clients and agents.
+	// Default ":8443".
+	Listen string `json:"listen,omitempty"`
+	// AgentListen is a second address that serves agents only. Default none.
+	AgentListen string `json:"agentListen,omitempty"`
+	// State is the folder with the hub's CAs and its store, created at first
+	// start. Required.
+	State string `json:"state,omitempty"`
+	// TLSCert and TLSKey are PEM files of the serving certificate, read again
+	// when they change. Without them the hub issues its own for TLSNames.
+	TLSCert string `json:"tlsCert,omitempty"`
+	TLSKey  string `json:"tlsKey,omitempty"`
+	// TLSNames are DNS names and IP addresses for the certificate that the hub
+	// issues itself. Default localhost, 127.0.0.1 and ::1.
+	TLSNames []string `json:"tlsNames,omitempty"`
+	// AgentCA is a PEM file of the CAs that agents' certificates come from, read
+	// again when it changes. Default the agents CA of the state folder.
+	AgentCA string `json:"agentCA,omitempty"`
+	// TrustDomain is that of agents' SPIFFE ids. Default "culvert.local".
+	TrustDomain string `json:"trustDomain,omitempty"`
+	// TokenFile has static tokens in kube-apiserver's CSV form
+	// (https://kubernetes.io/docs/reference/access-authn-authz/authentication/#static-token-file).
+	TokenFile string `json:"tokenFile,omitempty"`
+	// TokenReview lets a Kubernetes cluster judge tokens.
+	TokenReview *TokenReview `json:"tokenReview,omitempty"`
+	// DrainTimeout is how long requests and sessions may go on once the hub is
+	// told to end. Default 15 s.
+	DrainTimeout metav1.Duration `json:"drainTimeout,omitzero"`
+
+	// Logger defaults to slog.Default.
+	Logger *slog.Logger `json:"-"`
+}
+
+// TokenReview names the Kubernetes cluster that judges tokens.
+type TokenReview struct {
+	// Kubeconfig is a file with the hub's credentials for that cluster;
+	// InCluster uses those of the pod. Exactly one of the two is set.
+	Kubeconfig string `json:"kubeconfig,omitempty"`
+	InCluster  bool   `json:"inCluster,omitempty"`
+	// Audiences are those that a token must be for. Default: the API server's
+	// own.
+	Audiences []string `json:"audiences,omitempty"`
+}
+
+func (c Config) withDefaults() Config {
+	if c.Listen == "" {
+		c.Listen = DefaultListen
+	}
+	if len(c.TLSNames) == 0 {
+		c.TLSNames = []string{"localhost", "127.0.0.1", "::1"}
+	}
+	if c.TrustDomain == "" {
+		c.TrustDomain = DefaultTrustDomain
+	}
+	if c.DrainTimeout.Duration == 0 {
+		c.DrainTimeout.Duration = DefaultDrainTimeout
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// Validate names everything that is wrong, with the path of the field.
+func (c *Config) Validate() error {
+	var problems []error
+	for _, a := range []struct{ field, value string }{{"listen", c.Listen}, {"agentListen", c.AgentListen}} {
+		if a.value == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(a.value); err != nil {
+			problems = append(problems, fmt.Errorf("%s: want host:port or :port: %w", a.field, err))
+		}
+	}
+	if c.State == "" {
+		problems = append(problems, errors.New("state: required: the folder that keeps the hub's CAs and its store"))
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		problems = append(problems, errors.New("tlsCert, tlsKey: give both or none"))
+	}
+	if c.TrustDomain != "" {
+		for _, reason := range validation.IsDNS1123Subdomain(c.TrustDomain) {
+			problems = append(problems, fmt.Errorf("trustDomain: %q: %s", c.TrustDomain, reason))
+		}
+	}
+	if c.DrainTimeout.Duration < 0 {
+		problems = append(problems, fmt.Errorf("drainTimeout: %v is negative", c.DrainTimeout.Duration))
+	}
+	if c.TokenFile == "" && c.TokenReview == nil {
+		problems = append(problems, errors.New("tokenFile, tokenReview: give at least one, nobody could be authenticated without"))
+	} else if err := c.identity().Validate(); err != nil {
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
+}
+
+// identity is the part of the configuration that says who may call.
+func (c *Config) identity() *identity.Config {
+	out := &identity.Config{TokenFile: c.TokenFile}
+	if r := c.TokenReview; r != nil {
+		out.TokenReview = &identity.TokenReviewConfig{
+			Kubeconfig: r.Kubeconfig, InCluster: r.InCluster, Audiences: r.Audiences,
+		}
+	}
+	return out
+}

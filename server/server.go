@@ -1,0 +1,281 @@
+// Package server is a Culvert hub that can be embedded in another program; the
+// binary culvert-hub is a thin shell over it.
+//
+//	hub, err := server.New(ctx, server.Config{State: "/var/lib/culvert", TokenFile: "tokens.csv"})
+//	if err != nil { … }
+//	err = hub.Run(ctx)
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/culvertdev/culvert/internal/answer"
+	"github.com/culvertdev/culvert/internal/fault"
+	"github.com/culvertdev/culvert/internal/front"
+	"github.com/culvertdev/culvert/internal/front/https"
+	"github.com/culvertdev/culvert/internal/identity"
+	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/internal/registry"
+	"github.com/culvertdev/culvert/internal/store"
+	"github.com/culvertdev/culvert/internal/tunnel"
+	"github.com/culvertdev/culvert/internal/version"
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+// Server is a hub. Its methods are safe for concurrent use.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	trust    *trust
+	store    *store.Store
+	registry *registry.Registry
+	identity *identity.Chain
+	front    *https.Handler
+	web      *http.Server
+	tunnel   *tunnel.Server
+	ports    []*front.Port
+}
+
+// New checks cfg, loads or creates the hub's state, and listens; Run serves. The
+// context bounds the set-up only. A Server that is never run must be closed.
+func New(ctx context.Context, cfg Config) (_ *Server, err error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("hub configuration: %w", err)
+	}
+	s := &Server{cfg: cfg, log: cfg.Logger}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if s.trust, err = loadTrust(cfg); err != nil {
+		return nil, err
+	}
+	if s.store, err = store.Open(filepath.Join(cfg.State, "hub.db")); err != nil {
+		return nil, fmt.Errorf("hub store: %w", err)
+	}
+	s.registry = registry.New(registry.Config{Known: s.known})
+	if err := s.newFront(ctx); err != nil {
+		return nil, err
+	}
+	s.tunnel = tunnel.NewServer(tunnel.ServerConfig{
+		Cluster:  s.trust.cluster,
+		Register: s.register,
+		Mux: mux.Config{
+			Hello:  wire.Hello{Version: version.String()},
+			Budget: mux.NewBudget(mux.DefaultBudget),
+		},
+		Logger: s.log,
+	})
+	if err := s.listen(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// newFront makes what stands between a client's request and the registry.
+func (s *Server) newFront(ctx context.Context) (err error) {
+	who := s.cfg.identity()
+	if s.identity, err = identity.New(ctx, *who, s.log); err != nil {
+		return fmt.Errorf("hub identity: %w", err)
+	}
+	mapper, err := identity.NewMapper(*who)
+	if err != nil {
+		return fmt.Errorf("hub identity: %w", err)
+	}
+	s.front, err = https.New(https.Config{
+		Dial: s.dial, Authenticate: s.identity.Authenticate, Map: mapper.Map,
+		Logger: s.log, CACert: s.trust.servingCA,
+	})
+	if err != nil {
+		return fmt.Errorf("hub front end: %w", err)
+	}
+	s.web = s.front.Server()
+	return nil
+}
+
+func (s *Server) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", s.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	s.ports = append(s.ports, front.NewPort(ln, front.Config{
+		TunnelProtocol: tunnel.Protocol, Tunnel: s.trust.agents(), Web: s.trust.clients(), Logger: s.log,
+	}))
+	if s.cfg.AgentListen == "" {
+		return nil
+	}
+	if ln, err = lc.Listen(ctx, "tcp", s.cfg.AgentListen); err != nil {
+		return fmt.Errorf("listen for agents: %w", err)
+	}
+	s.ports = append(s.ports, front.NewPort(ln, front.Config{
+		TunnelProtocol: tunnel.Protocol, Tunnel: s.trust.agents(), Logger: s.log,
+	}))
+	return nil
+}
+
+// Addr returns the address that clients and agents reach.
+func (s *Server) Addr() net.Addr { return s.ports[0].Addr() }
+
+// ServingCA returns the CA of the certificate that the hub issued itself, PEM;
+// nil when the certificate was supplied.
+func (s *Server) ServingCA() []byte { return s.trust.servingCA }
+
+// Run serves until ctx ends, then drains for at most Config.DrainTimeout and
+// frees everything. A listener that fails ends it with an error.
+func (s *Server) Run(ctx context.Context) error {
+	failed := make(chan error, 3*len(s.ports))
+	serve := func(what string, f func() error) {
+		if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			failed <- fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	running := make(chan struct{})
+	loops := 0
+	start := func(what string, f func() error) {
+		loops++
+		go func() { serve(what, f); running <- struct{}{} }()
+	}
+	for _, p := range s.ports {
+		start("listener", p.Serve)
+		start("https", func() error { return s.web.Serve(p.Web()) })
+		start("tunnel", func() error { return s.tunnel.Serve(p.Tunnel()) })
+	}
+	s.log.Info("hub is serving", "listen", s.Addr().String(), "version", version.String())
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	err = errors.Join(err, s.drain(), s.Close())
+	for range loops {
+		<-running
+	}
+	s.log.Info("hub has ended")
+	return err
+}
+
+// drain lets requests, then sessions, go on for the drain timeout.
+func (s *Server) drain() error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.DrainTimeout.Duration)
+	defer cancel()
+	for _, p := range s.ports {
+		if err := p.Close(); err != nil {
+			return fmt.Errorf("close listener: %w", err)
+		}
+	}
+	err := s.web.Shutdown(ctx)
+	s.front.Close()
+	if err != nil { // time is over
+		s.log.Warn("requests were cut at the end of the drain", "timeout", s.cfg.DrainTimeout.Duration)
+		err = s.web.Close()
+	}
+	if cut := s.tunnel.Shutdown(ctx, wire.CodeDraining, "the hub is stopping"); cut != nil {
+		s.log.Warn("sessions were cut at the end of the drain", "timeout", s.cfg.DrainTimeout.Duration)
+	}
+	return err
+}
+
+// Close frees what New made. Run does it by itself; only a Server that was never
+// run needs it.
+func (s *Server) Close() error {
+	var errs []error
+	for _, p := range s.ports {
+		errs = append(errs, p.Close())
+	}
+	if s.front != nil {
+		s.front.Close()
+	}
+	if s.identity != nil {
+		s.identity.Close()
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// known tells whether a cluster has ever joined.
+func (s *Server) known(name string) (bool, error) {
+	_, ok, err := s.store.Cluster(name)
+	return ok, err
+}
+
+// register enters an agent's link where requests find it.
+func (s *Server) register(p tunnel.Peer, link *mux.Link) (remove func()) {
+	if err := s.store.SawCluster(p.Cluster, p.Hello.Version, p.Hello.Labels, time.Now()); err != nil {
+		s.log.Error("cannot record the cluster; it is unknown while it is away after a restart", "cluster", p.Cluster, "reason", err)
+	}
+	return s.registry.Add(registry.Agent{
+		Cluster: p.Cluster, Instance: p.Hello.Instance, Version: p.Hello.Version,
+		Labels: p.Hello.Labels, Remote: p.Addr,
+	}, link)
+}
+
+// dial opens a session for a request of the front end.
+func (s *Server) dial(ctx context.Context, cluster string, target wire.Target) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, DefaultOpenTimeout)
+	defer cancel()
+	conn, err := s.registry.Open(ctx, cluster, mux.Request{Target: target, RequestID: answer.RequestID(ctx)})
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// DialContext opens a raw TCP session from the named cluster's agent to address,
+// which is host:port and resolved at the agent. The network is "tcp", "tcp4" or
+// "tcp6". Whether the target is allowed is decided by the agent. The returned
+// connection has CloseWrite and CloseRead.
+func (s *Server) DialContext(ctx context.Context, cluster, network, address string) (net.Conn, error) {
+	invalid := func(err error) error {
+		return &fault.Error{Hop: wire.HopHub, Op: "dial", Code: wire.CodeInvalidTarget, Cluster: cluster, Target: address, Err: err}
+	}
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+	default:
+		return nil, invalid(fmt.Errorf("network %q where tcp is wanted", network))
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || number == 0 {
+		return nil, invalid(fmt.Errorf("port %q is not between 1 and 65535", port))
+	}
+	return s.dial(ctx, cluster, wire.Address(host, uint16(number)))
+}
+
+// Agent is one connected agent.
+type Agent struct {
+	Cluster, Version, Remote string
+	Labels                   map[string]string
+	Since                    time.Time
+	// RTT is the round trip of the tunnel, 0 before the first measurement.
+	RTT time.Duration
+	// Sessions counts those that are open.
+	Sessions int
+}
+
+// Agents returns the connected agents, oldest first.
+func (s *Server) Agents() []Agent {
+	var out []Agent
+	for _, a := range s.registry.Agents("") {
+		out = append(out, Agent{
+			Cluster: a.Cluster, Version: a.Version, Remote: a.Remote.String(), Labels: a.Labels,
+			Since: a.Since, RTT: a.Stats.RTT, Sessions: a.Stats.Sessions,
+		})
+	}
+	return out
+}
