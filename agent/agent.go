@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/fault"
@@ -33,6 +34,7 @@ type Agent struct {
 	log      *slog.Logger
 	upstream *upstream.Upstream
 	dialer   *tunnel.Dialer
+	draining atomic.Bool
 }
 
 // New checks cfg and reads the files it names; Run connects.
@@ -104,14 +106,25 @@ func (a *Agent) Run(ctx context.Context) error {
 	go func() { ended <- a.dialer.Run(run) }()
 	a.log.Info("agent is running", "hub", a.cfg.Hub, "version", version.String())
 	<-ctx.Done()
-	drain, cancel := context.WithTimeout(context.Background(), a.cfg.DrainTimeout.Duration)
+	err := a.drain()
+	stop()
+	err = errors.Join(err, <-ended)
+	a.log.Info("agent has ended")
+	return err
+}
+
+// drain refuses new sessions, ends those that wait for a request, and lets the
+// others go on for the drain timeout.
+func (a *Agent) drain() error {
+	a.draining.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.DrainTimeout.Duration)
 	defer cancel()
-	if err := a.dialer.Shutdown(drain, wire.CodeDraining, "the agent is stopping"); err != nil {
+	drained := make(chan error, 1)
+	go func() { drained <- a.dialer.Shutdown(ctx, wire.CodeDraining, "the agent is stopping") }()
+	err := a.upstream.Close(ctx)
+	if cut := <-drained; cut != nil {
 		a.log.Warn("sessions were cut at the end of the drain", "timeout", a.cfg.DrainTimeout.Duration)
 	}
-	stop()
-	err := errors.Join(<-ended, a.upstream.Close(drain))
-	a.log.Info("agent has ended")
 	return err
 }
 
@@ -126,6 +139,10 @@ func (a *Agent) handle(ctx context.Context, in *mux.Incoming) {
 			in.Refuse(wire.CodeInternal, wire.HopAgent, "internal error")
 		}
 	}()
+	if a.draining.Load() {
+		in.Refuse(wire.CodeDraining, wire.HopAgent, "the agent is stopping")
+		return
+	}
 	target := in.Target()
 	log := a.log.With("target", target.String(), "request", in.RequestID())
 	if err := a.upstream.Check(target); err != nil {
