@@ -82,7 +82,7 @@ func certificates(b *testing.B) (server, client *tls.Config) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	pair, err := pki.SelfServing(serving, dir, []string{"localhost"})
+	pair, err := pki.SelfServing(serving, dir, []string{"localhost"}, pki.WithLogger(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -59,11 +59,8 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // As returns the fault in err's chain, or nil when there is none.
 func As(err error) *Error {
-	var f *Error
-	if errors.As(err, &f) {
-		return f
-	}
-	return nil
+	f, _ := errors.AsType[*Error](err)
+	return f
 }
 
 // mapping is what one code means outside of the tunnel.

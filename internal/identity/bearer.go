@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
@@ -108,10 +109,8 @@ func refusedUser(u user.Info) string {
 	if u.GetName() == user.Anonymous {
 		return "the user is " + user.Anonymous + ", which is nobody"
 	}
-	for _, group := range u.GetGroups() {
-		if group == user.AllUnauthenticated {
-			return "the user is in the group " + user.AllUnauthenticated + ", which is of nobody"
-		}
+	if slices.Contains(u.GetGroups(), user.AllUnauthenticated) {
+		return "the user is in the group " + user.AllUnauthenticated + ", which is of nobody"
 	}
 	return ""
 }

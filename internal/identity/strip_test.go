@@ -23,7 +23,7 @@ func TestStrip(t *testing.T) {
 			"authorization": {"x"}, "AUTHORIZATION": {"x"}, "impersonate-user": {"x"}, "IMPERSONATE_USER": {"x"}, "Impersonate_Group": {"x"},
 			"x_remote_user": {"x"}, "X-Remote_Extra-a": {"x"}, "impersonate.user": {"x"}, "_Impersonate-User": {"x"}, "Authorization_": {"x"},
 		}, http.Header{}},
-		{"names that are no tokens", http.Header{"Impersonate-User ": {"x"}, "Impersonate-User\r\nA": {"x"}, "Imper\u017fonate-User": {"x"}, "": {"x"}}, http.Header{}},
+		{"names that are no tokens", http.Header{"Impersonate-User\x20": {"x"}, "Impersonate-User\r\nA": {"x"}, "Imper\u017fonate-User": {"x"}, "": {"x"}}, http.Header{}},
 		{"mentions in Connection and Trailer", http.Header{
 			"Connection": {"Upgrade, Impersonate-User, keep-alive", "impersonate_group", "authorization,close"}, "Trailer": {"Impersonate-User", "X-Remote-User, Digest"},
 		}, http.Header{"Connection": {"Upgrade, keep-alive", "close"}, "Trailer": {"Digest"}}},
@@ -117,9 +117,9 @@ func FuzzStrip(f *testing.F) {
 			t.Fatal(err)
 		}
 		for name, values := range h {
-			if strings.HasPrefix(strings.ToLower(strings.ReplaceAll(name, "_", "-")), "impersonate-") &&
-				!(name == "Impersonate-User" && slices.Equal(values, []string{"cluster:hub:alice"})) &&
-				!(name == "Impersonate-Group" && slices.Equal(values, []string{"g"})) {
+			mapped := name == "Impersonate-User" && slices.Equal(values, []string{"cluster:hub:alice"}) ||
+				name == "Impersonate-Group" && slices.Equal(values, []string{"g"})
+			if strings.HasPrefix(strings.ToLower(strings.ReplaceAll(name, "_", "-")), "impersonate-") && !mapped {
 				t.Fatalf("%q: %q beside the mapped identity", name, values)
 			}
 		}

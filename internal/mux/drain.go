@@ -23,7 +23,7 @@ func (l *Link) Drain(ctx context.Context, code wire.Code, message string) error 
 	l.mu.Lock()
 	if l.err != nil {
 		l.mu.Unlock()
-		return nil
+		return nil //nolint:nilerr // a link that has ended has nothing to drain
 	}
 	if l.draining == nil {
 		l.draining = &Error{Code: code, Hop: l.cfg.Hop, Message: message, Refused: true}

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -49,7 +50,7 @@ func (s *Session) WriteTo(w io.Writer) (int64, error) {
 		err := s.awaitData()
 		if err != nil {
 			s.link.mu.Unlock()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = nil
 			}
 			return total, err

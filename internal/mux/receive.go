@@ -13,7 +13,7 @@ func (l *Link) isOwn(id wire.SessionID) bool { return (id%2 == 1) == l.cfg.Diall
 // held and never blocks. An error ends the link.
 func (l *Link) handle(f *wire.Frame, now time.Time) error {
 	if l.err != nil {
-		return nil // the link ended while frames of the last message were left
+		return nil //nolint:nilerr // the link ended while frames of the last message were left
 	}
 	l.lastRecv = now
 	if (l.peer == nil) != (f.Kind == wire.KindHello) {
@@ -115,24 +115,8 @@ func (l *Link) handleOpen(f *wire.Frame) error {
 		return protocolError(fmt.Sprintf("OPEN with session %d after %d", f.Session, l.lastPeer))
 	}
 	l.lastPeer = f.Session
-	var refusal *Error
-	switch {
-	case l.draining != nil:
-		refusal = l.draining
-	case l.cfg.Handler == nil:
-		refusal = &Error{Code: wire.CodeInvalidTarget, Message: "this side takes no sessions"}
-	case l.peerOpen >= l.cfg.MaxSessions:
-		refusal = &Error{Code: wire.CodeResourceExhausted, Message: fmt.Sprintf("%d sessions are open", l.peerOpen)}
-	case l.pending >= l.cfg.MaxPending:
-		refusal = &Error{Code: wire.CodeResourceExhausted, Message: fmt.Sprintf("%d opens are undecided", l.pending)}
-	case l.cfg.Budget.exhausted():
-		refusal = &Error{Code: wire.CodeResourceExhausted, Message: "the receive memory budget is used up"}
-	}
-	if refusal != nil {
-		l.sendControl(wire.Frame{
-			Kind: wire.KindRefused, Session: f.Session,
-			Code: refusal.Code, Hop: l.cfg.Hop, Message: refusal.Message,
-		})
+	if code, why := l.admit(); code != wire.CodeUnspecified {
+		l.sendControl(wire.Frame{Kind: wire.KindRefused, Session: f.Session, Code: code, Hop: l.cfg.Hop, Message: why})
 		return nil
 	}
 	s := l.newSession(f.Session)
@@ -151,6 +135,25 @@ func (l *Link) handleOpen(f *wire.Frame) error {
 	}
 	l.startHandler(s, f.Open.Timeout)
 	return nil
+}
+
+// admit tells why no session of the peer is taken now; CodeUnspecified means that
+// one is.
+func (l *Link) admit() (code wire.Code, why string) {
+	switch {
+	case l.draining != nil:
+		return l.draining.Code, l.draining.Message
+	case l.cfg.Handler == nil:
+		return wire.CodeInvalidTarget, "this side takes no sessions"
+	case l.peerOpen >= l.cfg.MaxSessions:
+		return wire.CodeResourceExhausted, fmt.Sprintf("%d sessions are open", l.peerOpen)
+	case l.pending >= l.cfg.MaxPending:
+		return wire.CodeResourceExhausted, fmt.Sprintf("%d opens are undecided", l.pending)
+	case l.cfg.Budget.exhausted():
+		return wire.CodeResourceExhausted, "the receive memory budget is used up"
+	default:
+		return wire.CodeUnspecified, ""
+	}
 }
 
 func (s *Session) handleData(f *wire.Frame) {

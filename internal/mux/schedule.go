@@ -21,17 +21,14 @@ func (l *Link) fill(b *wire.Batch) bool {
 		b.Append(&l.control[sent])
 		sent++
 	}
-	if sent == len(l.control) {
-		clear(l.control)
-		l.control = l.control[:0]
-		if cap(l.control) > 256 {
-			l.control = nil
-		}
-	} else {
-		left := copy(l.control, l.control[sent:])
-		clear(l.control[left:])
-		l.control = l.control[:left]
+	left := copy(l.control, l.control[sent:])
+	clear(l.control[left:])
+	l.control = l.control[:left]
+	if left > 0 {
 		return true // data must not pass the control frames that are left
+	}
+	if cap(l.control) > 256 {
+		l.control = nil // a burst is over
 	}
 	if l.peer == nil {
 		return b.Frames() > 0 // the peer's window is not known yet

@@ -190,7 +190,7 @@ func (p *player) play(f []string) {
 		p.cancel[f[1]] = cancel
 		s, err := p.l.Start(ctx, Request{Target: wire.KubernetesAPI(), Payload: []byte(arg("first", ""))})
 		if err != nil {
-			p.say("%s: %v", f[1], err)
+			p.sayf("%s: %v", f[1], err)
 			break
 		}
 		p.sessions[f[1]] = s
@@ -234,7 +234,7 @@ func (p *player) play(f []string) {
 		time.Sleep(d)
 	case "tick":
 		if silence := p.l.keepalive(time.Now()); silence > 0 {
-			p.say("the peer is silent for %v", silence)
+			p.sayf("the peer is silent for %v", silence)
 		}
 	default:
 		p.t.Fatalf("unknown command %q", f)
@@ -260,7 +260,9 @@ func (p *player) result(what string, err error) {
 	p.done <- what
 }
 
-func (p *player) say(format string, args ...any) { p.out = append(p.out, fmt.Sprintf(format, args...)) }
+func (p *player) sayf(format string, args ...any) {
+	p.out = append(p.out, fmt.Sprintf(format, args...))
+}
 
 // flush prints what finished and what the link sends, until nothing is left.
 func (p *player) flush() {
@@ -283,7 +285,7 @@ func (p *player) flush() {
 		if !some {
 			if finished {
 				p.l.fail(errDrained)
-				p.say("link ended: %v", p.l.err)
+				p.sayf("link ended: %v", p.l.err)
 			}
 			return
 		}
@@ -294,7 +296,7 @@ func (p *player) flush() {
 		}
 		out.Free()
 		for i := range r.Frames {
-			p.say("-> %s", format(&r.Frames[i]))
+			p.sayf("-> %s", format(&r.Frames[i]))
 		}
 		r.Reset()
 		synctest.Wait()
@@ -322,7 +324,7 @@ func (p *player) end(err error) {
 	if err != nil {
 		err = p.l.transportError(err)
 		p.l.fail(err)
-		p.say("link ended: %v", err)
+		p.sayf("link ended: %v", err)
 	}
 }
 

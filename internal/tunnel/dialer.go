@@ -84,7 +84,7 @@ func (d *Dialer) Run(ctx context.Context) error {
 			connected.Store(true)
 		})
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // told to end, the error is the consequence
 		}
 		if time.Since(start) > settledAfter {
 			absent.Reset()
@@ -150,7 +150,6 @@ func (d *Dialer) once(ctx context.Context, up func()) error {
 		grpc.WithStaticStreamWindowSize(transportWindow),
 		grpc.WithStaticConnWindowSize(transportWindow),
 		grpc.WithMaxHeaderListSize(maxHeaders),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0),
 	)

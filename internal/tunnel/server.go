@@ -76,7 +76,6 @@ func NewServer(cfg ServerConfig) *Server {
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxConcurrentStreams(16),
 		grpc.ConnectionTimeout(10*time.Second),
-		grpc.SharedWriteBuffer(true),
 		grpc.ChainStreamInterceptor(
 			recovery.StreamServerInterceptor(recovered),
 			auth.StreamServerInterceptor(s.authenticate),

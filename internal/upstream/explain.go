@@ -11,7 +11,7 @@ import (
 	"syscall"
 
 	"github.com/culvertdev/culvert/internal/fault"
-	"github.com/culvertdev/culvert/internal/upstream/relay"
+	"github.com/culvertdev/culvert/internal/relay"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 

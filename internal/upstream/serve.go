@@ -10,8 +10,8 @@ import (
 
 	"github.com/culvertdev/culvert/internal/answer"
 	"github.com/culvertdev/culvert/internal/fault"
+	"github.com/culvertdev/culvert/internal/relay"
 	"github.com/culvertdev/culvert/internal/route"
-	"github.com/culvertdev/culvert/internal/upstream/relay"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"sync"
 
-	"github.com/culvertdev/culvert/internal/upstream/relay"
+	"github.com/culvertdev/culvert/internal/relay"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 

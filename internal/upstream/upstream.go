@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/culvertdev/culvert/internal/answer"
-	"github.com/culvertdev/culvert/internal/upstream/relay"
+	"github.com/culvertdev/culvert/internal/relay"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 

@@ -7,7 +7,7 @@ import (
 
 	"github.com/culvertdev/culvert/internal/fault"
 	"github.com/culvertdev/culvert/internal/mux"
-	"github.com/culvertdev/culvert/internal/upstream/relay"
+	"github.com/culvertdev/culvert/internal/relay"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 

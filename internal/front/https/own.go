@@ -6,7 +6,7 @@ import (
 	"net/http"
 
 	"github.com/culvertdev/culvert/internal/fault"
-	"github.com/culvertdev/culvert/internal/upstream/relay"
+	"github.com/culvertdev/culvert/internal/relay"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 

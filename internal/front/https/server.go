@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/culvertdev/culvert/internal/upstream/relay"
+	"github.com/culvertdev/culvert/internal/relay"
 )
 
 // The limits of [Handler.Server].

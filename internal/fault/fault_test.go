@@ -1,0 +1,60 @@
+package fault_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/culvertdev/culvert/internal/fault"
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+func TestEveryCodeHasAMeaning(t *testing.T) {
+	for code := wire.CodeCanceled; code <= wire.CodeUnavailable; code++ {
+		f := &fault.Error{Code: code}
+		if f.HTTPStatus() < 400 || f.Reason() == "" || f.GRPCCode() == codes.OK {
+			t.Errorf("%v: HTTP %d, reason %q, gRPC %v", code, f.HTTPStatus(), f.Reason(), f.GRPCCode())
+		}
+	}
+	for _, unknown := range []wire.Code{wire.CodeUnspecified, 19, 1 << 31} {
+		if got := (&fault.Error{Code: unknown}).HTTPStatus(); got != http.StatusInternalServerError {
+			t.Errorf("unknown code %d: HTTP %d", unknown, got)
+		}
+	}
+}
+
+func TestUnavailableIsNeverUnauthorized(t *testing.T) {
+	for code, status := range map[wire.Code]int{
+		wire.CodeUnavailable:      503,
+		wire.CodeLinkLost:         503,
+		wire.CodeUnauthenticated:  401,
+		wire.CodePermissionDenied: 403,
+		wire.CodeNotFound:         404,
+		wire.CodeInvalidTarget:    400,
+		wire.CodeDeadlineExceeded: 504,
+	} {
+		if got := (&fault.Error{Code: code}).HTTPStatus(); got != status {
+			t.Errorf("%v: HTTP %d, want %d", code, got, status)
+		}
+	}
+}
+
+func TestError(t *testing.T) {
+	cause := errors.New("no route to host")
+	f := &fault.Error{
+		Hop: wire.HopAgent, Op: "dial", Code: wire.CodeUnreachable, Cluster: "edge-1", Target: "tcp db:5432", Err: cause,
+	}
+	if got, want := f.Error(), "agent: dial: cluster edge-1: tcp db:5432: unreachable: no route to host"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	wrapped := fmt.Errorf("request: %w", f)
+	if fault.As(wrapped) != f || !errors.Is(wrapped, cause) {
+		t.Error("a wrapped fault must be found, and its cause")
+	}
+	if fault.As(cause) != nil {
+		t.Error("an error that is no fault must give nil")
+	}
+}
