@@ -85,7 +85,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 // newFront makes what stands between a client's request and the registry.
 func (s *Server) newFront(ctx context.Context) (err error) {
 	who := s.cfg.identity()
-	if s.identity, err = identity.New(ctx, *who, s.log); err != nil {
+	if s.identity, err = identity.New(context.WithoutCancel(ctx), *who, s.log); err != nil {
 		return fmt.Errorf("hub identity: %w", err)
 	}
 	mapper, err := identity.NewMapper(*who)
