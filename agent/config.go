@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/culvertdev/culvert/internal/route"
 	"github.com/culvertdev/culvert/internal/upstream"
 )
 
@@ -85,7 +85,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	if c.Hub != "" {
-		if _, _, err := net.SplitHostPort(c.Hub); err != nil {
+		if _, err := route.ParseAddress(c.Hub); err != nil {
 			problems = append(problems, fmt.Errorf("hub: want host:port, without a scheme: %w", err))
 		}
 	}
