@@ -2,12 +2,15 @@ package main
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // The tests of a small module that go test really runs.
@@ -146,4 +149,24 @@ func TestRecordRefusesBrokenEvents(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "go test event") {
 		t.Errorf("error is %v, want one that names the event", err)
 	}
+}
+
+func TestSilenceIsBroken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in, feed := io.Pipe()
+		go func() {
+			time.Sleep(40 * time.Second) // bubble time: a long compilation
+			_, _ = io.WriteString(feed, `{"Action":"start","Package":"p"}`+"\n")
+			time.Sleep(10 * time.Second)
+			_ = feed.Close()
+		}()
+		var progress strings.Builder
+		r := &recorder{store: io.Discard, out: io.Discard, progress: &progress, silence: 15 * time.Second}
+		if err := r.run(in); err != nil {
+			t.Fatal(err)
+		}
+		if got := progress.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "30s so far") {
+			t.Errorf("progress: %q", got)
+		}
+	})
 }
