@@ -144,7 +144,7 @@ func (a *Agent) handle(ctx context.Context, in *mux.Incoming) {
 		return
 	}
 	target := in.Target()
-	log := a.log.With("target", target.String(), "request", in.RequestID())
+	log := a.log.With("target", target.String(), "request_id", in.RequestID())
 	if err := a.upstream.Check(target); err != nil {
 		refuse(in, log, err)
 		return

@@ -13,8 +13,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/answer"
@@ -57,11 +59,15 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.trust, err = loadTrust(cfg); err != nil {
-		return nil, err
+	// The store first: its lock keeps a second hub out of the state folder.
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
 	}
 	if s.store, err = store.Open(filepath.Join(cfg.State, "hub.db")); err != nil {
 		return nil, fmt.Errorf("hub store: %w", err)
+	}
+	if s.trust, err = loadTrust(cfg); err != nil {
+		return nil, err
 	}
 	s.registry = registry.New(registry.Config{Known: s.known})
 	if err := s.newFront(ctx); err != nil {
@@ -107,7 +113,7 @@ func (s *Server) listen(ctx context.Context) error {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", s.cfg.Listen)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return listenError("listen", s.cfg.Listen, err)
 	}
 	s.ports = append(s.ports, front.NewPort(ln, front.Config{
 		TunnelProtocol: tunnel.Protocol, Tunnel: s.trust.agents(), Web: s.trust.clients(), Logger: s.log,
@@ -116,12 +122,20 @@ func (s *Server) listen(ctx context.Context) error {
 		return nil
 	}
 	if ln, err = lc.Listen(ctx, "tcp", s.cfg.AgentListen); err != nil {
-		return fmt.Errorf("listen for agents: %w", err)
+		return listenError("agentListen", s.cfg.AgentListen, err)
 	}
 	s.ports = append(s.ports, front.NewPort(ln, front.Config{
 		TunnelProtocol: tunnel.Protocol, Tunnel: s.trust.agents(), Logger: s.log,
 	}))
 	return nil
+}
+
+// listenError names the setting and, where it is known, what mends it.
+func listenError(field, address string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s: %s is in use: end what listens there, or choose another address: %w", field, address, err)
+	}
+	return fmt.Errorf("%s: %s: %w", field, address, err)
 }
 
 // Addr returns the address that clients and agents reach.

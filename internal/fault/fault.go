@@ -7,9 +7,13 @@
 package fault
 
 import (
+	"context"
 	"errors"
+	"net"
 	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -56,6 +60,33 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Is matches what package net or a context would have given for the code, since
+// the cause itself may have happened at another hop: [syscall.ECONNREFUSED],
+// [syscall.ECONNRESET], [context.Canceled], [context.DeadlineExceeded] and
+// [os.ErrDeadlineExceeded].
+func (e *Error) Is(target error) bool {
+	switch target {
+	case syscall.ECONNREFUSED:
+		return e.Code == wire.CodeConnectionRefused
+	case syscall.ECONNRESET:
+		return e.Code == wire.CodeConnectionReset
+	case context.Canceled:
+		return e.Code == wire.CodeCanceled
+	case context.DeadlineExceeded, os.ErrDeadlineExceeded:
+		return e.Code == wire.CodeDeadlineExceeded
+	default:
+		return false
+	}
+}
+
+// Timeout implements [net.Error].
+func (e *Error) Timeout() bool { return e.Code == wire.CodeDeadlineExceeded }
+
+// Temporary implements [net.Error]; it is never used to retry.
+func (e *Error) Temporary() bool { return false }
+
+var _ net.Error = (*Error)(nil)
 
 // As returns the fault in err's chain, or nil when there is none.
 func As(err error) *Error {

@@ -1,9 +1,13 @@
 package fault_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"os"
+	"syscall"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -56,5 +60,27 @@ func TestError(t *testing.T) {
 	}
 	if fault.As(cause) != nil {
 		t.Error("an error that is no fault must give nil")
+	}
+}
+
+func TestErrorIsWhatPackageNetWouldGive(t *testing.T) {
+	errnos := map[error]wire.Code{
+		syscall.ECONNREFUSED:     wire.CodeConnectionRefused,
+		syscall.ECONNRESET:       wire.CodeConnectionReset,
+		context.Canceled:         wire.CodeCanceled,
+		context.DeadlineExceeded: wire.CodeDeadlineExceeded,
+		os.ErrDeadlineExceeded:   wire.CodeDeadlineExceeded,
+	}
+	for code := wire.CodeUnspecified; code <= wire.CodeUnavailable; code++ {
+		err := fmt.Errorf("request: %w", &fault.Error{Code: code, Err: errors.New("told by another hop")})
+		for target, of := range errnos {
+			if got, want := errors.Is(err, target), code == of; got != want {
+				t.Errorf("%v is %v: %v, want %v", code, target, got, want)
+			}
+		}
+		var timeout net.Error
+		if !errors.As(err, &timeout) || timeout.Timeout() != (code == wire.CodeDeadlineExceeded) {
+			t.Errorf("%v: timeout %v", code, timeout)
+		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 func (l *Link) keepaliveLoop() {
 	hello := time.NewTimer(l.cfg.HelloTimeout)
 	defer hello.Stop()
-	tick := time.NewTicker(l.cfg.KeepAlive / 3)
+	tick := time.NewTimer(l.cfg.KeepAlive / 3)
 	defer tick.Stop()
 	for {
 		select {
@@ -32,8 +32,22 @@ func (l *Link) keepaliveLoop() {
 				})
 				return
 			}
+			tick.Reset(l.nextLook(now))
 		}
 	}
+}
+
+// nextLook returns how long after now keepalive is due again: sooner than usual
+// where a silence would become too long before, so that a dead peer is given up
+// on time.
+func (l *Link) nextLook(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	look := l.cfg.KeepAlive / 3
+	if left := l.cfg.KeepAliveTimeout - now.Sub(l.lastRecv); l.peer != nil && left > 0 {
+		look = min(look, left)
+	}
+	return look
 }
 
 // greeted tells whether the peer's HELLO arrived.

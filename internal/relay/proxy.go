@@ -43,6 +43,8 @@ type Leg struct {
 	// Transport sends it. The transports' own pools are keyed by Scheme and
 	// Host.
 	Transport http.RoundTripper
+	// Cluster is named in faults that do not name one. Empty at an agent.
+	Cluster string
 	// Scheme is "http" or "https"; Host is the key that the transport dials.
 	Scheme, Host string
 	// Authority is the Host header, or empty for Host.
@@ -155,7 +157,8 @@ func (p *Proxy) response(res *http.Response) error {
 }
 
 func (p *Proxy) failed(_ http.ResponseWriter, r *http.Request, err error) {
-	x := passageOf(r.Context()).x
+	ps := passageOf(r.Context())
+	x := ps.x
 	switch {
 	case errors.Is(err, errSwitched):
 		return
@@ -165,8 +168,19 @@ func (p *Proxy) failed(_ http.ResponseWriter, r *http.Request, err error) {
 	case r.Context().Err() != nil:
 		x.Answer(r, clientGone("read request", context.Cause(r.Context())))
 	default:
-		x.Answer(r, p.explain(err))
+		x.Answer(r, ps.leg.named(p.explain(err)))
 	}
+}
+
+// named returns f with the leg's cluster. A session that breaks does not know
+// whose it was.
+func (l Leg) named(f *fault.Error) *fault.Error {
+	if f.Cluster != "" || l.Cluster == "" {
+		return f
+	}
+	named := *f
+	named.Cluster = l.Cluster
+	return &named
 }
 
 func (p *Proxy) explain(err error) *fault.Error {

@@ -22,11 +22,11 @@ func (handshaken) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo
 }
 
 func authInfo(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	tc, ok := conn.(*tls.Conn)
+	secure, ok := conn.(interface{ ConnectionState() tls.ConnectionState })
 	if !ok {
 		return nil, nil, fmt.Errorf("tunnel connection is a %T where a TLS connection is wanted", conn)
 	}
-	state := tc.ConnectionState()
+	state := secure.ConnectionState()
 	switch {
 	case !state.HandshakeComplete:
 		return nil, nil, errors.New("tunnel connection whose TLS handshake is not complete")

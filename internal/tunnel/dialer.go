@@ -45,7 +45,7 @@ const (
 	// short and the agent is back within a second of the hub. A hub that answers
 	// and fails is given more time.
 	firstInterval  = 50 * time.Millisecond
-	absentInterval = 400 * time.Millisecond
+	absentInterval = 300 * time.Millisecond
 	failInterval   = 15 * time.Second
 	// settledAfter is how long a link must last for the waits to start over.
 	settledAfter = 5 * time.Second
@@ -194,11 +194,8 @@ func (d *Dialer) runStream(ctx context.Context, cc *grpc.ClientConn, conn net.Co
 		d.current.CompareAndSwap(link, nil)
 	})
 	err = link.Run(ctx)
-	cancel()
+	transport.end()
 	watch.Wait()
-	if transport.flush != nil {
-		transport.flush.Stop()
-	}
 	if err == nil {
 		err = &mux.Error{Code: wire.CodeDraining, Hop: cfg.Hop, Message: "this side drained the tunnel"}
 	}
@@ -227,5 +224,5 @@ func (d *Dialer) connect(ctx context.Context) (net.Conn, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("tls with the hub as %q: %w", cfg.ServerName, err), ignoreClosed(raw.Close()))
 	}
-	return conn, nil
+	return &hubConn{Conn: conn}, nil
 }

@@ -125,9 +125,15 @@ func (s *Server) Shutdown(ctx context.Context, code wire.Code, message string) e
 	return errors.Join(errs...)
 }
 
-type clusterKey struct{}
+type identityKey struct{}
 
-// authenticate puts the cluster that the peer's certificate proves into the
+// identity is what the peer's certificate proves, and until when.
+type identity struct {
+	cluster string
+	expires time.Time
+}
+
+// authenticate puts the identity that the peer's certificate proves into the
 // context of the call.
 func (s *Server) authenticate(ctx context.Context) (context.Context, error) {
 	p, ok := peer.FromContext(ctx)
@@ -143,7 +149,7 @@ func (s *Server) authenticate(ctx context.Context) (context.Context, error) {
 		s.cfg.Logger.Warn("tunnel refused", "remote", p.Addr.String(), "reason", err)
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
-	return context.WithValue(ctx, clusterKey{}, cluster), nil
+	return context.WithValue(ctx, identityKey{}, identity{cluster, info.State.PeerCertificates[0].NotAfter}), nil
 }
 
 // service keeps the RPCs out of Server's own methods.
@@ -157,7 +163,7 @@ type service struct {
 func (v *service) Connect(stream culvertv1.TunnelService_ConnectServer) error {
 	s := v.server
 	ctx := stream.Context()
-	cluster, ok := ctx.Value(clusterKey{}).(string)
+	who, ok := ctx.Value(identityKey{}).(identity)
 	p, hasPeer := peer.FromContext(ctx)
 	if !ok || !hasPeer {
 		return status.Error(codes.Unauthenticated, "the call was not authenticated")
@@ -173,7 +179,7 @@ func (v *service) Connect(stream culvertv1.TunnelService_ConnectServer) error {
 	ended := make(chan error, 1)
 	s.running.Go(func() {
 		defer s.remove(link)
-		ended <- s.runLink(ctx, link, cluster, p.Addr)
+		ended <- s.runLink(ctx, link, who.cluster, p.Addr, who.expires)
 	})
 	// The stream ends when this returns, and only then do the link's loops see
 	// the end of it; so it returns before they do.
@@ -200,7 +206,7 @@ func linkStatus(err error) error {
 }
 
 // runLink runs the link of one agent from its HELLO to its end.
-func (s *Server) runLink(ctx context.Context, link *mux.Link, cluster string, addr net.Addr) error {
+func (s *Server) runLink(ctx context.Context, link *mux.Link, cluster string, addr net.Addr, expires time.Time) error {
 	log := s.cfg.Logger.With("cluster", cluster, "remote", addr.String())
 	var registered sync.WaitGroup
 	registered.Go(func() {
@@ -214,7 +220,13 @@ func (s *Server) runLink(ctx context.Context, link *mux.Link, cluster string, ad
 		remove()
 	})
 	start := time.Now()
-	err := link.Run(ctx)
+	// The end of the stream reaches the link by Recv, which knows more of it than
+	// the stream's context, and would race with that. The certificate's end is the
+	// link's end.
+	valid, cancel := context.WithDeadlineCause(context.WithoutCancel(ctx), expires,
+		fmt.Errorf("the agent's certificate expired at %s: issue a new one", expires.UTC().Format(time.RFC3339)))
+	defer cancel()
+	err := link.Run(valid)
 	registered.Wait()
 	reason := "drained"
 	if err != nil {

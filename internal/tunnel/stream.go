@@ -2,7 +2,9 @@ package tunnel
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -26,7 +28,14 @@ func (t *serverTransport) Send(b *wire.Batch) error {
 	return nil
 }
 
-func (t *serverTransport) Recv(r *wire.Received) error { return t.stream.RecvMsg(r) }
+func (t *serverTransport) Recv(r *wire.Received) error {
+	err := t.stream.RecvMsg(r)
+	if err != nil && !errors.Is(err, io.EOF) && t.stream.Context().Err() != nil {
+		// gRPC knows no more than "context canceled" when a connection is gone.
+		return fmt.Errorf("the connection with the agent was lost: %w", err)
+	}
+	return err
+}
 
 func (t *serverTransport) Close(bool) { t.once.Do(func() { close(t.over) }) }
 
@@ -37,7 +46,10 @@ const flushTime = time.Second
 type clientTransport struct {
 	stream grpc.ClientStream
 	cancel context.CancelFunc
-	flush  *time.Timer
+
+	mu    sync.Mutex // Close may still run when the link has ended
+	over  bool
+	flush *time.Timer
 }
 
 func (t *clientTransport) Send(b *wire.Batch) error {
@@ -53,9 +65,22 @@ func (t *clientTransport) Recv(r *wire.Received) error { return t.stream.RecvMsg
 // Close with flush half-closes the stream: the hub then ends it, after it has
 // received everything.
 func (t *clientTransport) Close(flush bool) {
-	if flush && t.stream.CloseSend() == nil {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if flush && !t.over && t.stream.CloseSend() == nil {
 		t.flush = time.AfterFunc(flushTime, t.cancel)
 		return
 	}
 	t.cancel()
+}
+
+// end cancels the stream and stops what Close has left behind, or will.
+func (t *clientTransport) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	t.cancel()
+	if t.flush != nil {
+		t.flush.Stop()
+	}
 }

@@ -1,12 +1,16 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"k8s.io/client-go/rest"
+
+	"github.com/culvertdev/culvert/internal/fault"
+	"github.com/culvertdev/culvert/internal/wire"
 )
 
 // kubernetes is the way to the managed cluster's API server.
@@ -76,5 +80,22 @@ func (k *kubernetes) newWay(cfg *rest.Config, d *dialer, http2 bool) (http.Round
 		return nil, fmt.Errorf("kubernetes: credentials: %w", err)
 	}
 	k.pools = append(k.pools, pool)
-	return way, nil
+	return ownCredential{way}, nil
+}
+
+// ownCredential turns the API server's 401 into an error of the agent: the only
+// credential that the API server sees is the agent's, so it is not the caller who
+// has to log in again.
+type ownCredential struct{ http.RoundTripper }
+
+// RoundTrip implements [http.RoundTripper].
+func (t ownCredential) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := t.RoundTripper.RoundTrip(r)
+	if err != nil || res.StatusCode != http.StatusUnauthorized {
+		return res, err
+	}
+	return nil, &fault.Error{
+		Hop: wire.HopAgent, Op: "authenticate to the API server", Code: wire.CodeUnavailable,
+		Err: errors.Join(errors.New("the API server refuses the agent's own credential: renew it"), res.Body.Close()),
+	}
 }

@@ -156,6 +156,7 @@ func (h *Handler) serve(x *relay.Exchange, r *http.Request, v *visit) error {
 	}
 	h.proxy.Serve(x, r, relay.Leg{
 		Transport: h.transport,
+		Cluster:   to.Cluster,
 		Scheme:    "http",
 		Host:      poolKey(to.Cluster, to.Target),
 		Path:      to.UpstreamPath,

@@ -191,7 +191,7 @@ func TestFailures(t *testing.T) {
 		},
 	})
 	client := b.client(true)
-	for _, code := range []int{401, 403, 404, 429, 500, 503} {
+	for _, code := range []int{402, 403, 404, 429, 500, 503} {
 		t.Run(fmt.Sprintf("D18: the cluster's own %d passes unmodified", code), func(t *testing.T) {
 			upstreamStatus = code
 			res, body := b.get(client, "/edge-1/api")
@@ -200,6 +200,17 @@ func TestFailures(t *testing.T) {
 			}
 		})
 	}
+	t.Run("N10: the cluster's 401 is about the agent's credential, and 503 for the caller", func(t *testing.T) {
+		upstreamStatus = http.StatusUnauthorized
+		res, err := client.Do(b.request(http.MethodGet, "/edge-1/api", nil))
+		ok(t, err)
+		status := decodeStatus(t, res)
+		if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("X-Culvert-Error") != "unavailable" ||
+			!strings.Contains(status.Message, "the agent's own credential") {
+			t.Errorf("got %s %s", res.Status, status.Message)
+		}
+		upstreamStatus = http.StatusForbidden
+	})
 	check := func(path string, code int, culvert, hop string) *http.Response {
 		t.Helper()
 		res, err := client.Do(b.request(http.MethodGet, path, nil))
