@@ -15,20 +15,22 @@ import (
 
 // Defaults of [Config].
 const (
-	DefaultListen       = ":8443"
-	DefaultTrustDomain  = "culvert.local"
-	DefaultDrainTimeout = 15 * time.Second
-	DefaultOpenTimeout  = 15 * time.Second
+	DefaultListen      = ":8443"
+	DefaultTrustDomain = "culvert.local"
+	// DefaultIdentityPrefix is that of Open Cluster Management.
+	DefaultIdentityPrefix = identity.DefaultPrefix
+	DefaultDrainTimeout   = 15 * time.Second
+	DefaultOpenTimeout    = 15 * time.Second
 )
 
 // Config sets up a hub. The JSON names are those of the configuration file;
 // unknown ones are errors. It is copied by [New].
 type Config struct {
-	// Listen is the address of the one port that serves clients and agents.
-	// Default ":8443".
-	Listen string `json:"listen,omitempty"`
-	// AgentListen is a second address that serves agents only. Default none.
-	AgentListen string `json:"agentListen,omitempty"`
+	// Listen are the addresses that serve clients and agents alike. Default
+	// ":8443".
+	Listen []string `json:"listen,omitempty"`
+	// AgentListen are addresses that serve agents only. Default none.
+	AgentListen []string `json:"agentListen,omitempty"`
 	// State is the folder with the hub's CAs and its store, created at first
 	// start. Required.
 	State string `json:"state,omitempty"`
@@ -49,6 +51,10 @@ type Config struct {
 	TokenFile string `json:"tokenFile,omitempty"`
 	// TokenReview lets a Kubernetes cluster judge tokens.
 	TokenReview *TokenReview `json:"tokenReview,omitempty"`
+	// IdentityPrefix marks users and groups of the hub on managed clusters. It
+	// must not make a name of Kubernetes' own ("system:…") of any other. Default
+	// "cluster:hub:", as Open Cluster Management has it.
+	IdentityPrefix string `json:"identityPrefix,omitempty"`
 	// DrainTimeout is how long requests and sessions may go on once the hub is
 	// told to end. Default 15 s.
 	DrainTimeout metav1.Duration `json:"drainTimeout,omitzero"`
@@ -69,8 +75,8 @@ type TokenReview struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Listen == "" {
-		c.Listen = DefaultListen
+	if len(c.Listen) == 0 {
+		c.Listen = []string{DefaultListen}
 	}
 	if len(c.TLSNames) == 0 {
 		c.TLSNames = []string{"localhost", "127.0.0.1", "::1"}
@@ -90,12 +96,14 @@ func (c Config) withDefaults() Config {
 // Validate names everything that is wrong, with the path of the field.
 func (c *Config) Validate() error {
 	var problems []error
-	for _, a := range []struct{ field, value string }{{"listen", c.Listen}, {"agentListen", c.AgentListen}} {
-		if a.value == "" {
-			continue
-		}
-		if _, _, err := net.SplitHostPort(a.value); err != nil {
-			problems = append(problems, fmt.Errorf("%s: want host:port or :port: %w", a.field, err))
+	for _, a := range []struct {
+		field  string
+		values []string
+	}{{"listen", c.Listen}, {"agentListen", c.AgentListen}} {
+		for i, value := range a.values {
+			if _, _, err := net.SplitHostPort(value); err != nil {
+				problems = append(problems, fmt.Errorf("%s[%d]: want host:port or :port: %w", a.field, i, err))
+			}
 		}
 	}
 	if c.State == "" {
@@ -122,7 +130,7 @@ func (c *Config) Validate() error {
 
 // identity is the part of the configuration that says who may call.
 func (c *Config) identity() *identity.Config {
-	out := &identity.Config{TokenFile: c.TokenFile}
+	out := &identity.Config{TokenFile: c.TokenFile, Prefix: c.IdentityPrefix}
 	if r := c.TokenReview; r != nil {
 		out.TokenReview = &identity.TokenReviewConfig{
 			Kubeconfig: r.Kubeconfig, InCluster: r.InCluster, Audiences: r.Audiences,

@@ -24,8 +24,8 @@ func TestValidateNamesEveryField(t *testing.T) {
 		want []string
 	}{
 		"nothing set":   {Config{}, []string{"state: required", "tokenFile, tokenReview: give at least one"}},
-		"address":       {Config{State: "s", TokenFile: "t", Listen: "localhost"}, []string{"listen: want host:port"}},
-		"agent address": {Config{State: "s", TokenFile: "t", AgentListen: "8091"}, []string{"agentListen: want host:port"}},
+		"address":       {Config{State: "s", TokenFile: "t", Listen: []string{":1", "localhost"}}, []string{"listen[1]: want host:port"}},
+		"agent address": {Config{State: "s", TokenFile: "t", AgentListen: []string{"8091"}}, []string{"agentListen[0]: want host:port"}},
 		"half a pair":   {Config{State: "s", TokenFile: "t", TLSCert: "c"}, []string{"tlsCert, tlsKey: give both"}},
 		"trust domain":  {Config{State: "s", TokenFile: "t", TrustDomain: "Example.COM"}, []string{`trustDomain: "Example.COM"`}},
 		"drain": {
@@ -36,7 +36,7 @@ func TestValidateNamesEveryField(t *testing.T) {
 			Config{State: "s", TokenReview: &TokenReview{Kubeconfig: "k", InCluster: true}},
 			[]string{"tokenReview"},
 		},
-		"several": {Config{Listen: "x", TLSKey: "k"}, []string{"listen:", "tlsCert, tlsKey:", "state:", "tokenFile"}},
+		"several": {Config{Listen: []string{"x"}, TLSKey: "k"}, []string{"listen[0]:", "tlsCert, tlsKey:", "state:", "tokenFile"}},
 	} {
 		t.Run(title, func(t *testing.T) {
 			err := c.cfg.Validate()
@@ -50,7 +50,7 @@ func TestValidateNamesEveryField(t *testing.T) {
 			}
 		})
 	}
-	good := Config{State: "s", TokenFile: "t", Listen: ":6443"}
+	good := Config{State: "s", TokenFile: "t", Listen: []string{":6443"}}
 	if err := good.Validate(); err != nil {
 		t.Errorf("a good configuration: %v", err)
 	}
@@ -75,7 +75,7 @@ func TestNewFreesEverythingOnFailure(t *testing.T) {
 	dir := t.TempDir()
 	cfg := Config{
 		State: filepath.Join(dir, "state"), TokenFile: filepath.Join(dir, "missing.csv"),
-		Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler),
+		Listen: []string{"127.0.0.1:0"}, Logger: slog.New(slog.DiscardHandler),
 	}
 	for range 2 { // a second start would find the store locked
 		if _, err := New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "missing.csv") {

@@ -110,23 +110,26 @@ func (s *Server) newFront(ctx context.Context) (err error) {
 }
 
 func (s *Server) listen(ctx context.Context) error {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", s.cfg.Listen)
-	if err != nil {
-		return listenError("listen", s.cfg.Listen, err)
-	}
-	s.ports = append(s.ports, front.NewPort(ln, front.Config{
+	both := front.Config{
 		TunnelProtocol: tunnel.Protocol, Tunnel: s.trust.agents(), Web: s.trust.clients(), Logger: s.log,
-	}))
-	if s.cfg.AgentListen == "" {
-		return nil
 	}
-	if ln, err = lc.Listen(ctx, "tcp", s.cfg.AgentListen); err != nil {
-		return listenError("agentListen", s.cfg.AgentListen, err)
+	agents := both
+	agents.Web = nil
+	if err := s.listenOn(ctx, "listen", s.cfg.Listen, both); err != nil {
+		return err
 	}
-	s.ports = append(s.ports, front.NewPort(ln, front.Config{
-		TunnelProtocol: tunnel.Protocol, Tunnel: s.trust.agents(), Logger: s.log,
-	}))
+	return s.listenOn(ctx, "agentListen", s.cfg.AgentListen, agents)
+}
+
+func (s *Server) listenOn(ctx context.Context, field string, addresses []string, cfg front.Config) error {
+	var lc net.ListenConfig
+	for _, address := range addresses {
+		ln, err := lc.Listen(ctx, "tcp", address)
+		if err != nil {
+			return listenError(field, address, err)
+		}
+		s.ports = append(s.ports, front.NewPort(ln, cfg))
+	}
 	return nil
 }
 
@@ -138,7 +141,7 @@ func listenError(field, address string, err error) error {
 	return fmt.Errorf("%s: %s: %w", field, address, err)
 }
 
-// Addr returns the address that clients and agents reach.
+// Addr returns the first address that clients and agents reach.
 func (s *Server) Addr() net.Addr { return s.ports[0].Addr() }
 
 // ServingCA returns the CA of the certificate that the hub issued itself, PEM;
@@ -165,7 +168,9 @@ func (s *Server) Run(ctx context.Context) error {
 		start("https", func() error { return s.web.Serve(p.Web()) })
 		start("tunnel", func() error { return s.tunnel.Serve(p.Tunnel()) })
 	}
-	s.log.Info("hub is serving", "listen", s.Addr().String(), "version", version.String())
+	for _, p := range s.ports {
+		s.log.Info("hub is serving", "listen", p.Addr().String(), "version", version.String())
+	}
 	var err error
 	select {
 	case <-ctx.Done():

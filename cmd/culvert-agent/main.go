@@ -21,6 +21,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	cmd := command(&cfg)
+	cli.ExplainUsage(cmd)
 	cmd.SetArgs(args)
 	return cmd.ExecuteContext(ctx)
 }

@@ -21,6 +21,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	cmd := command(&cfg)
+	cli.ExplainUsage(cmd)
 	cmd.SetArgs(args)
 	return cmd.ExecuteContext(ctx)
 }
@@ -64,8 +65,8 @@ cluster's own API server, as the caller and by the cluster's own RBAC.`,
 	}
 	f := cmd.Flags()
 	cli.ConfigFlag(f)
-	f.StringVar(&cfg.Listen, "listen", cfg.Listen, "address for clients and agents (default \""+server.DefaultListen+"\")")
-	f.StringVar(&cfg.AgentListen, "agent-listen", cfg.AgentListen, "second address, for agents only")
+	f.StringArrayVar(&cfg.Listen, "listen", cfg.Listen, "address for clients and agents (repeat; default \""+server.DefaultListen+"\")")
+	f.StringArrayVar(&cfg.AgentListen, "agent-listen", cfg.AgentListen, "address for agents only (repeat; default none)")
 	f.StringVar(&cfg.State, "state", cfg.State, "folder of the hub's CAs and store, created at first start (required)")
 	f.StringVar(&cfg.TLSCert, "tls-cert", cfg.TLSCert, "PEM file of the serving certificate (default: one issued by the hub's own CA)")
 	f.StringVar(&cfg.TLSKey, "tls-key", cfg.TLSKey, "PEM file of the serving certificate's key")
@@ -76,6 +77,7 @@ cluster's own API server, as the caller and by the cluster's own RBAC.`,
 	f.StringVar(&review.Kubeconfig, "token-review-kubeconfig", review.Kubeconfig, "kubeconfig of the cluster that judges tokens by TokenReview")
 	f.BoolVar(&review.InCluster, "token-review-in-cluster", review.InCluster, "judge tokens by TokenReview of the cluster that the hub runs in")
 	f.StringArrayVar(&review.Audiences, "token-review-audience", review.Audiences, "audience that tokens must be for (repeat; default: the API server's own)")
+	f.StringVar(&cfg.IdentityPrefix, "identity-prefix", cfg.IdentityPrefix, "what marks users and groups of the hub on managed clusters (default \""+server.DefaultIdentityPrefix+"\")")
 	f.DurationVar(&cfg.DrainTimeout.Duration, "drain-timeout", cfg.DrainTimeout.Duration, "how long requests and sessions may go on at the end (default "+server.DefaultDrainTimeout.String()+")")
 	logging.Bind(f)
 	return cmd

@@ -176,7 +176,7 @@ func newDev(ctx context.Context, o devOptions, upstream *rest.Config, log *slog.
 	if err := issueAgent(o.state, server.DefaultTrustDomain, o.cluster, certs, pki.DefaultLifetime); err != nil {
 		return nil, err
 	}
-	d.hub, err = server.New(ctx, server.Config{Listen: o.listen, State: o.state, TokenFile: tokens, Logger: log})
+	d.hub, err = server.New(ctx, server.Config{Listen: []string{o.listen}, State: o.state, TokenFile: tokens, Logger: log})
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ func run(ctx context.Context, args []string) error {
 		SilenceErrors: true,
 	}
 	cmd.AddCommand(devCommand(), pkiCommand(), versionCommand())
+	cli.ExplainUsage(cmd)
 	cmd.SetArgs(args)
 	return cmd.ExecuteContext(ctx)
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -75,13 +77,17 @@ whose cluster the agent serves; whoever has the key can be that cluster.`,
 	return cmd
 }
 
-// required marks flags that cannot be left out; naming one that does not exist is
-// a defect of this file.
+// required makes cmd refuse to run while one of these string flags has no value,
+// given as an empty one too: an empty folder would be the one it is started in.
 func required(cmd *cobra.Command, flags ...string) {
-	for _, f := range flags {
-		if err := cmd.MarkFlagRequired(f); err != nil {
-			panic(err)
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		var problems []error
+		for _, name := range flags {
+			if f := cmd.Flags().Lookup(name); f.Value.String() == "" {
+				problems = append(problems, fmt.Errorf("--%s: required: %s", name, strings.TrimSuffix(f.Usage, " (required)")))
+			}
 		}
+		return errors.Join(problems...)
 	}
 }
 

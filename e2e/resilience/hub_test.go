@@ -100,7 +100,7 @@ func (l *lab) startEmbedded(t *testing.T, name string) *hub {
 	must(t, err)
 	t.Cleanup(func() { check(t, log.Close()) })
 	h.server, err = server.New(t.Context(), server.Config{
-		Listen: h.port.Addr(), TLSNames: []string{testbed.HubAddress.String()},
+		Listen: []string{h.port.Addr()}, TLSNames: []string{testbed.HubAddress.String()},
 		State: h.state(), TokenFile: h.tokens(),
 		Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})

@@ -47,6 +47,11 @@ type Port struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
+
+	// A WaitGroup must not be added to while somebody waits for it to be empty:
+	// mu keeps handshakes from starting once Close waits.
+	mu     sync.Mutex
+	closed bool
 	shakes sync.WaitGroup
 }
 
@@ -104,10 +109,7 @@ func (p *Port) Serve() error {
 		switch {
 		case err == nil:
 			pause = 0
-			p.shakes.Go(func() {
-				defer func() { <-p.slots }()
-				p.handshake(conn)
-			})
+			p.start(conn)
 			continue
 		case p.ctx.Err() != nil:
 			return nil
@@ -125,6 +127,21 @@ func (p *Port) Serve() error {
 			return nil
 		}
 	}
+}
+
+// start begins the handshake of a connection that holds a slot.
+func (p *Port) start(conn net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		p.drop(conn)
+		<-p.slots
+		return
+	}
+	p.shakes.Go(func() {
+		defer func() { <-p.slots }()
+		p.handshake(conn)
+	})
 }
 
 // handshake finishes TLS on one connection and hands it on.
@@ -164,6 +181,9 @@ func (p *Port) drop(c net.Conn) {
 // Close stops accepting and ends the handshakes under way. Connections that were
 // handed on stay open.
 func (p *Port) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
 	p.cancel()
 	err := p.ln.Close()
 	p.shakes.Wait()

@@ -14,9 +14,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
-	"sigs.k8s.io/yaml"
 )
 
 // LoadConfig fills into from the YAML file that args name with --config, if any.
@@ -32,7 +32,7 @@ func LoadConfig(args []string, into any) error {
 	if err != nil {
 		return fmt.Errorf("--config: %w", err)
 	}
-	if err := yaml.UnmarshalStrict(raw, into); err != nil {
+	if err := decode(raw, into); err != nil {
 		return fmt.Errorf("--config %s: %w", file, err)
 	}
 	return nil
@@ -55,7 +55,34 @@ func configFile(args []string) (string, bool) {
 
 // ConfigFlag documents --config, which LoadConfig has read already.
 func ConfigFlag(fs *pflag.FlagSet) {
-	fs.String("config", "", "YAML file with the same settings as the flags; a flag wins over the file")
+	fs.String("config", "", "YAML file with settings; a flag wins over the file")
+}
+
+// ExplainUsage makes errors of the command line of cmd, and of the commands below
+// it, say where the flags and commands are listed. Call it once all commands are
+// there. A command without Args gets cobra.NoArgs: what it does not know is an
+// error, not a reason to print help and succeed.
+func ExplainUsage(cmd *cobra.Command) {
+	explain := func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())
+	}
+	cmd.SetFlagErrorFunc(explain)
+	args := cmd.Args
+	if args == nil {
+		args = cobra.NoArgs
+	}
+	cmd.Args = func(cmd *cobra.Command, given []string) error {
+		if err := args(cmd, given); err != nil {
+			return explain(cmd, err)
+		}
+		return nil
+	}
+	if !cmd.Runnable() {
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	for _, child := range cmd.Commands() {
+		ExplainUsage(child)
+	}
 }
 
 // Logging are the flags of the log.

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/culvertdev/culvert/cmd/internal/clitest"
+	"github.com/culvertdev/culvert/internal/pki"
+)
+
+func TestMain(m *testing.M) { clitest.Main(m, main) }
+
+const kubeconfig = `apiVersion: v1
+kind: Config
+clusters: [{name: a, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: a, user: {}}]
+contexts: [{name: a, context: {cluster: a, user: a}}]
+current-context: a
+`
+
+// folder returns one with the files of an agent, and bad ones.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"kubeconfig": kubeconfig, "notpem": "hello\n", "broken": "clusters: [",
+		"unknown.yaml": "server: x\n", "types.yaml": "allowServices: a/b\nlabels: [a]\n", "rules.yaml": "hub: x:1\nallowServices: [a]\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ca, err := pki.LoadOrCreate(filepath.Join(dir, "pki"), pki.RoleAgents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for folder, lifetime := range map[string]time.Duration{"cert": time.Hour, "other": time.Hour} {
+		key, err := pki.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := ca.IssueAgent(key.Public(), "culvert.local", "edge-1", lifetime)
+		if err != nil {
+			t.Fatal(err)
+		}
+		encoded, err := pki.EncodeKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := pki.WriteKeyPair(filepath.Join(dir, folder), cert, encoded, ca.PEM()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// good is a command line that works, but for a hub that does not answer.
+func good(more ...string) []string {
+	return append([]string{
+		"--hub", "127.0.0.1:1", "--hub-ca", "cert/ca.crt", "--cert", "cert/tls.crt", "--key", "cert/tls.key", "--kubeconfig", "kubeconfig",
+	}, more...)
+}
+
+func TestRefusedConfiguration(t *testing.T) {
+	clitest.Refuses(t, folder(t), "culvert-agent", []clitest.Failure{
+		clitest.Fails("nothing", nil, "hub: required", "hubCA: required", "cert: required", "key: required"),
+		clitest.Fails("unknown flag", good("--frobnicate"), "unknown flag: --frobnicate", "see culvert-agent --help"),
+		clitest.Fails("argument", good("extra"), `"extra"`, "see culvert-agent --help"),
+		clitest.Fails("hub with a scheme", good("--hub", "https://hub.example.com:443"), "hub: want host:port, without a scheme"),
+		clitest.Fails("hub without a port", good("--hub", "hub.example.com"), "hub: want host:port"),
+		clitest.Fails("hub without a host", good("--hub", ":443"), "hub: want host:port"),
+		clitest.Fails("hub with a path", good("--hub", "hub.example.com:443/x"), "hub: want host:port"),
+		clitest.Fails("impossible port of the hub", good("--hub", "hub.example.com:99999"), "hub: want host:port", "99999"),
+		clitest.Fails("hub CA that is not there", good("--hub-ca", "no.crt"), "hub CA", "no.crt", "no such file"),
+		clitest.Fails("hub CA that is none", good("--hub-ca", "notpem"), "hub CA", "notpem: holds no PEM block"),
+		clitest.Fails("certificate that is not there", good("--cert", "no.crt"), "agent certificate", "no.crt", "no such file"),
+		clitest.Fails("key of another certificate", good("--key", "other/tls.key"), "other/tls.key is not the key of cert/tls.crt"),
+		clitest.Fails("kubeconfig that is not there", good("--kubeconfig", "no"), "kubeconfig no", "no such file"),
+		clitest.Fails("kubeconfig that is broken", good("--kubeconfig", "broken"), "kubeconfig broken"),
+		clitest.Fails("no kubeconfig outside of a cluster", []string{"--hub", "127.0.0.1:1", "--hub-ca", "cert/ca.crt", "--cert", "cert/tls.crt", "--key", "cert/tls.key"}, "in-cluster", "give a kubeconfig outside of a cluster"),
+		clitest.Fails("unknown context", good("--context", "nosuch"), "kubeconfig", `context "nosuch" does not exist`),
+		clitest.Fails("service without a namespace", good("--allow-service", "web"), `allowServices[0]: service rule "web"`, "want NAMESPACE/NAME[:PORT]"),
+		clitest.Fails("several bad rules", good("--allow-service", "a/b", "--allow-service", "A/b", "--allow-service", "a/b:", "--allow-address", "x"),
+			`allowServices[1]: service rule "A/b": namespace`, "lower-case", "allowServices[2]", "empty port, leave out the ':' for all ports", "allowAddresses[0]", "want host:port",
+		),
+		clitest.Fails("service port", good("--allow-service", "a/b:0443"), "allowServices[0]", "without leading zeros"),
+		clitest.Fails("resolver without a port", good("--dns-server", "10.0.0.10"), "dnsServer: want host:port"),
+		clitest.Fails("service CA that is not there", good("--service-ca", "no.crt"), "serviceCA", "no.crt", "no such file"),
+		clitest.Fails("label", good("--label", "x"), "--label", "key=value"),
+		clitest.Fails("negative duration", good("--drain-timeout", "-1s"), "drainTimeout: -1s is negative"),
+		clitest.Fails("unknown field", []string{"--config", "unknown.yaml"}, "--config unknown.yaml: server: there is no such field", "see --help"),
+		clitest.Fails("wrong types", []string{"--config", "types.yaml"}, "allowServices: want []string, got string", "labels: want map[string]string, got array"),
+		clitest.Fails("rule of a file", []string{"--config", "rules.yaml"}, `allowServices[0]: service rule "a"`),
+	})
+}
+
+func TestEnd(t *testing.T) {
+	agent, log := clitest.Start(t, folder(t), good()...)
+	clitest.AwaitText(t, log, "no connection to the hub, trying again")
+	if err := agent.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Wait(); err != nil {
+		t.Errorf("SIGTERM without a hub: %v: %s", err, clitest.AwaitText(t, log, ""))
+	}
+}
+
+func TestHelp(t *testing.T) {
+	got := clitest.Run(t, t.TempDir(), "--help")
+	if got.Code != 0 || got.Stderr != "" {
+		t.Errorf("exit code %d, %s", got.Code, got.Stderr)
+	}
+	for _, part := range []string{
+		"Usage:", "Examples:", "--hub string", "(required)", "--hub-ca", "--hub-name", "--cert", "--key", "--kubeconfig", "--context", "--allow-service", "--allow-address",
+		"--service-ca", "--dns-server", "--config", "--log-level",
+	} {
+		if !strings.Contains(got.Stdout, part) {
+			t.Errorf("help lacks %q: %s", part, got.Stdout)
+		}
+	}
+	if got := clitest.Run(t, t.TempDir(), "--version"); got.Code != 0 || !strings.HasPrefix(got.Stdout, "culvert-agent version ") {
+		t.Errorf("--version: %+v", got)
+	}
+}

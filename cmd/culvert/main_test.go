@@ -1,0 +1,122 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/culvertdev/culvert/cmd/internal/clitest"
+)
+
+func TestMain(m *testing.M) { clitest.Main(m, main) }
+
+func TestHelp(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says []string
+	}{
+		{nil, []string{"Usage:", "dev", "pki", "version"}},
+		{[]string{"--help"}, []string{"Usage:", "dev", "pki", "version"}},
+		{[]string{"help", "dev"}, []string{"MUST NOT be used in production", "--upstream", "--cluster", "--listen", "--state", "--allow-service", "Examples:"}},
+		{[]string{"dev", "--help"}, []string{"MUST NOT be used in production", "--upstream"}},
+		{[]string{"pki"}, []string{"init", "agent"}},
+		{[]string{"pki", "init", "--help"}, []string{"--state string", "(required)", "culvert pki init --state"}},
+		{[]string{"pki", "agent", "--help"}, []string{"--cluster", "--out", "--trust-domain", "--lifetime", "tls.crt, tls.key and ca.crt"}},
+	} {
+		got := clitest.Run(t, t.TempDir(), c.args...)
+		if got.Code != 0 || got.Stderr != "" {
+			t.Errorf("%v: exit code %d, %s", c.args, got.Code, got.Stderr)
+		}
+		for _, part := range c.says {
+			if !strings.Contains(got.Stdout, part) {
+				t.Errorf("%v: help lacks %q: %s", c.args, part, got.Stdout)
+			}
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	got := clitest.Run(t, t.TempDir(), "version")
+	if got.Code != 0 || !strings.HasPrefix(got.Stdout, "culvert ") || !strings.Contains(got.Stdout, "tunnel protocol revision 1") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	clitest.Refuses(t, dir, "culvert", []clitest.Failure{
+		clitest.Fails("unknown command", []string{"frob"}, `"frob"`, "see culvert --help"),
+		clitest.Fails("unknown inner command", []string{"pki", "frob"}, `"frob"`, "see culvert pki --help"),
+		clitest.Fails("unknown flag", []string{"dev", "--frob"}, "--frob", "see culvert dev --help"),
+		clitest.Fails("init without a folder", []string{"pki", "init"}, "--state: required: the hub's state folder"),
+		clitest.Fails("init with an empty folder name", []string{"pki", "init", "--state", ""}, "--state: required"),
+		clitest.Fails("init into a file", []string{"pki", "init", "--state", "file"}, "agents CA", "file", "not a directory"),
+		clitest.Fails("agent without anything", []string{"pki", "agent"}, "--state: required", "--cluster: required", "--out: required"),
+		clitest.Fails("agent of a bad cluster", []string{"pki", "agent", "--state", "s", "--cluster", "Edge.1", "--out", "o"}, "cluster: ", "lower-case letters"),
+		clitest.Fails("agent of a bad trust domain", []string{"pki", "agent", "--state", "s", "--cluster", "edge-1", "--out", "o", "--trust-domain", "x/y"}, "trust domain", "want labels"),
+		clitest.Fails("agent for no time", []string{"pki", "agent", "--state", "s", "--cluster", "edge-1", "--out", "o", "--lifetime", "-1h"}, "lifetime", "at least 1s"),
+		clitest.Fails("agent into a file", []string{"pki", "agent", "--state", "s", "--cluster", "edge-1", "--out", "file"}, "file", "not a directory"),
+		clitest.Fails("dev with a damaged token", []string{"dev", "--state", ".", "--listen", "x"}, "listen: want host:port"),
+	})
+	if _, err := os.Stat(filepath.Join(dir, "o")); err == nil {
+		t.Error("a refused certificate left its folder")
+	}
+}
+
+func TestPKI(t *testing.T) {
+	dir := t.TempDir()
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	first := clitest.Run(t, dir, "pki", "init", "--state", "hub")
+	if want := "hub/pki/agents-ca.crt\nhub/pki/serving-ca.crt\n"; first.Code != 0 || first.Stdout != want {
+		t.Errorf("init: %+v", first)
+	}
+	before := read("hub/pki/agents-ca.crt") + read("hub/pki/agents-ca.key") + read("hub/pki/serving-ca.crt") + read("hub/pki/serving-ca.key")
+	if again := clitest.Run(t, dir, "pki", "init", "--state", "hub"); again != first {
+		t.Errorf("again: %+v", again)
+	}
+	got := clitest.Run(t, dir, "pki", "agent", "--state", "hub", "--cluster", "edge-1", "--out", "edge-1", "--lifetime", "2h")
+	if want := "culvert-agent --hub HOST:PORT --hub-ca edge-1/ca.crt --cert edge-1/tls.crt --key edge-1/tls.key\n"; got.Code != 0 || got.Stdout != want {
+		t.Errorf("agent: %+v", got)
+	}
+	if before != read("hub/pki/agents-ca.crt")+read("hub/pki/agents-ca.key")+read("hub/pki/serving-ca.crt")+read("hub/pki/serving-ca.key") {
+		t.Error("the authorities were changed")
+	}
+	for name, mode := range map[string]os.FileMode{
+		"hub": 0o700, "hub/pki": 0o700, "hub/pki/agents-ca.key": 0o600, "hub/pki/serving-ca.key": 0o600, "edge-1": 0o700, "edge-1/tls.key": 0o600,
+	} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v %v, want %v", name, info.Mode().Perm(), err, mode)
+		}
+	}
+	if read("edge-1/ca.crt") != read("hub/pki/serving-ca.crt") {
+		t.Error("ca.crt is not the hub's serving CA")
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "edge-1/tls.crt"), filepath.Join(dir, "edge-1/tls.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(read("hub/pki/agents-ca.crt")))
+	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		t.Error(err)
+	}
+	if len(pair.Leaf.URIs) != 1 || pair.Leaf.URIs[0].String() != "spiffe://culvert.local/cluster/edge-1" {
+		t.Errorf("names: %v", pair.Leaf.URIs)
+	}
+	if left := time.Until(pair.Leaf.NotAfter); left > 2*time.Hour || left < time.Hour {
+		t.Errorf("valid for %v", left)
+	}
+}
