@@ -67,8 +67,8 @@ func TestRefusedConfiguration(t *testing.T) {
 		clitest.Fails("negative duration", good("--drain-timeout", "-1s"), "drainTimeout: -1s is negative"),
 		clitest.Fails("log level", good("--log-level", "loud"), `--log-level: "loud" is not debug, info, warn or error`),
 		clitest.Fails("log format", good("--log-format", "xml"), `--log-format: "xml" is not text or json`),
-		clitest.Fails("address without a port", good("--listen", "8443"), "listen: want host:port or :port"),
-		clitest.Fails("agents' address without a port", good("--agent-listen", "x"), "agentListen: want host:port or :port"),
+		clitest.Fails("address without a port", good("--listen", "8443"), "listen[1]: want host:port or :port"),
+		clitest.Fails("agents' address without a port", good("--agent-listen", "x"), "agentListen[0]: want host:port or :port"),
 		clitest.Fails("impossible port", good("--listen", "127.0.0.1:99999"), "listen:", "99999", "invalid port"),
 		clitest.Fails("trust domain", good("--trust-domain", "A_b"), `trustDomain: "A_b"`, "lower"),
 		clitest.Fails("certificate that is not there", good("--tls-cert", "no.crt", "--tls-key", "no.key"), "tlsCert", "no.crt", "no such file"),
@@ -96,7 +96,7 @@ func TestRefusedConfiguration(t *testing.T) {
 		clitest.Fails("repeated field", []string{"--config", "repeated.yaml"}, "repeated.yaml", "line 2", `"state" already set`),
 		clitest.Fails("broken file", []string{"--config", "broken.yaml"}, "broken.yaml: not valid YAML"),
 		clitest.Fails("file of another shape", []string{"--config", "list.yaml"}, "list.yaml: want a mapping"),
-		clitest.Fails("wrong types, all at once", []string{"--config", "types.yaml"}, "drainTimeout: ", `"fast"`, "listen: want string, got number", "tlsNames: want []string, got string"),
+		clitest.Fails("wrong types, all at once", []string{"--config", "types.yaml"}, "drainTimeout: ", `"fast"`, "listen: want []string, got number", "tlsNames: want []string, got string"),
 	})
 }
 
@@ -128,7 +128,7 @@ func TestSecondHub(t *testing.T) {
 
 func TestFileAndFlags(t *testing.T) {
 	dir := folder(t)
-	text := "state: s\nlisten: 127.0.0.1:1\ntokenFile: no.csv\ndrainTimeout: 1s\ntlsNames: [hub.example.com]\n"
+	text := "state: s\nlisten: [\"127.0.0.1:1\"]\ntokenFile: no.csv\ndrainTimeout: 1s\ntlsNames: [hub.example.com]\n"
 	if err := os.WriteFile(filepath.Join(dir, "hub.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestHelp(t *testing.T) {
 	}
 	for _, part := range []string{
 		"Usage:", "Examples:", "--state string", "(required)", "--token-file", "--token-review-kubeconfig", "--agent-listen", "--tls-cert", "--trust-domain",
-		"--agent-ca", "--config", "--log-level", `(default ":8443")`,
+		"--agent-ca", "--config", "--log-level", `default ":8443")`,
 	} {
 		if !strings.Contains(got.Stdout, part) {
 			t.Errorf("help lacks %q: %s", part, got.Stdout)

@@ -63,7 +63,7 @@ func TestRefused(t *testing.T) {
 		clitest.Fails("agent of a bad trust domain", []string{"pki", "agent", "--state", "s", "--cluster", "edge-1", "--out", "o", "--trust-domain", "x/y"}, "trust domain", "want labels"),
 		clitest.Fails("agent for no time", []string{"pki", "agent", "--state", "s", "--cluster", "edge-1", "--out", "o", "--lifetime", "-1h"}, "lifetime", "at least 1s"),
 		clitest.Fails("agent into a file", []string{"pki", "agent", "--state", "s", "--cluster", "edge-1", "--out", "file"}, "file", "not a directory"),
-		clitest.Fails("dev with a damaged token", []string{"dev", "--state", ".", "--listen", "x"}, "listen: want host:port"),
+		clitest.Fails("dev with a damaged token", []string{"dev", "--state", ".", "--listen", "x"}, "listen[0]: want host:port"),
 	})
 	if _, err := os.Stat(filepath.Join(dir, "o")); err == nil {
 		t.Error("a refused certificate left its folder")
