@@ -221,6 +221,17 @@ func (d *dev) awaitAgent(ctx context.Context) {
 	}
 }
 
+// quote makes one word for a shell of a path that has more than plain characters.
+func quote(path string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-", r)
+	}
+	if strings.IndexFunc(path, func(r rune) bool { return !plain(r) }) < 0 {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
 // explain prints how to use what runs, and writes a kubeconfig for it.
 func (d *dev) explain(out io.Writer, o devOptions) error {
 	ca := filepath.Join(server.PKIDir(o.state), pki.RoleServing+"-ca.crt")
@@ -238,9 +249,14 @@ func (d *dev) explain(out io.Writer, o devOptions) error {
 	if err := clientcmd.WriteToFile(*cfg, kubeconfig); err != nil {
 		return fmt.Errorf("kubeconfig of the development hub: %w", err)
 	}
-	path := "/api/v1/namespaces/default/pods"
-	if o.upstream == "" {
+	path, ask := "/api/v1/namespaces/default/pods", "get pods"
+	switch { // what is no Kubernetes API answers plain paths only
+	case o.upstream == "":
 		path = "/hello?from=culvert"
+		ask = "get --raw '" + path + "'"
+	case strings.Contains(o.upstream, "://"):
+		path = "/"
+		ask = "get --raw /"
 	}
 	_, err = fmt.Fprintf(out, `
 Culvert is running, for development only.
@@ -249,14 +265,14 @@ Culvert is running, for development only.
   ca     %s
   token  %s
 
-  curl --cacert %s -H "Authorization: Bearer %s" %s%s
-  kubectl --kubeconfig %s get pods
+  curl --cacert %s -H "Authorization: Bearer %s" '%s%s'
+  kubectl --kubeconfig %s %s
 
 At the upstream you are the user "cluster:hub:%s". Give it rights there, for example:
 
   kubectl create clusterrolebinding culvert-dev --clusterrole=view --user=cluster:hub:%s
 
 Ctrl-C ends it.
-`, url, ca, d.token, ca, d.token, url, path, kubeconfig, devUser, devUser)
+`, url, ca, d.token, quote(ca), d.token, url, path, quote(kubeconfig), ask, devUser, devUser)
 	return err
 }

@@ -51,7 +51,9 @@ func TestRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	clitest.Run(t, dir, "pki", "init", "--state", "s")
 	clitest.Refuses(t, dir, "culvert", []clitest.Failure{
+		clitest.Fails("agent of no hub", []string{"pki", "agent", "--state", "mistyped", "--cluster", "edge-1", "--out", "o"}, "--state: no CA of a hub", "mistyped/pki/agents-ca.crt", "culvert pki init"),
 		clitest.Fails("unknown command", []string{"frob"}, `"frob"`, "see culvert --help"),
 		clitest.Fails("unknown inner command", []string{"pki", "frob"}, `"frob"`, "see culvert pki --help"),
 		clitest.Fails("unknown flag", []string{"dev", "--frob"}, "--frob", "see culvert dev --help"),

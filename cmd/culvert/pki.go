@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -59,6 +60,10 @@ whose cluster the agent serves; whoever has the key can be that cluster.`,
 		Example: "  culvert pki agent --state /var/lib/culvert --cluster edge-1 --out edge-1",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			ca := filepath.Join(server.PKIDir(state), pki.RoleAgents+"-ca.crt")
+			if _, err := os.Stat(ca); err != nil { // a new CA would be of no hub
+				return fmt.Errorf("--state: no CA of a hub: %w: start the hub there, or run culvert pki init, first", err)
+			}
 			if err := issueAgent(state, trustDomain, cluster, out, lifetime); err != nil {
 				return err
 			}
