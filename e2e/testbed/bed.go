@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -80,8 +81,8 @@ func (b *Bed) Close() error {
 	b.closers = nil
 	b.mu.Unlock()
 	var errs []error
-	for i := len(closers) - 1; i >= 0; i-- {
-		errs = append(errs, closers[i]())
+	for _, end := range slices.Backward(closers) {
+		errs = append(errs, end())
 	}
 	return errors.Join(errs...)
 }

@@ -11,7 +11,7 @@ import (
 
 func TestTwoClusters(t *testing.T) {
 	ctx := within(t, 3*time.Minute)
-	bed := startBed(t, ctx)
+	bed := startBed(ctx, t)
 	started := time.Now()
 	clusters, err := bed.StartClusters(ctx,
 		ClusterConfig{Name: "hub"},

@@ -27,14 +27,14 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 // startBed returns a bed that ends with the test.
-func startBed(t *testing.T, ctx context.Context) *Bed {
+func startBed(ctx context.Context, t *testing.T) *Bed {
 	t.Helper()
 	servers, err := ServerBinaries(ctx, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}
 	// t.TempDir would put the test's name into the path of a Unix socket.
-	dir, err := os.MkdirTemp("", "bed-")
+	dir, err := os.MkdirTemp("", "bed-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func TestPrivateNetwork(t *testing.T) {
 		refused(t, InsideAddress)
 	})
 
-	bed := startBed(t, ctx)
+	bed := startBed(ctx, t)
 	cluster, err := bed.StartCluster(ctx, ClusterConfig{Name: "managed", Namespace: private.Inside})
 	if err != nil {
 		t.Fatal(err)

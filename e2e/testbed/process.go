@@ -99,7 +99,7 @@ var errExited = errors.New("the process exited")
 func cancelOnExit(ctx context.Context, r *run, cancel context.CancelCauseFunc) {
 	select {
 	case <-r.done:
-		cancel(fmt.Errorf("%w: %v", errExited, r.err))
+		cancel(fmt.Errorf("%w: %w", errExited, r.err))
 	case <-ctx.Done():
 	}
 }
