@@ -34,7 +34,7 @@ func startBed(ctx context.Context, t *testing.T) *Bed {
 		t.Fatal(err)
 	}
 	// t.TempDir would put the test's name into the path of a Unix socket.
-	dir, err := os.MkdirTemp("", "bed-") //nolint:usetesting // see above
+	dir, err := os.MkdirTemp("", "bed-")
 	if err != nil {
 		t.Fatal(err)
 	}
