@@ -39,7 +39,7 @@ type Result struct {
 // Command returns the command with dir as its working folder and its home, and
 // nothing of a cluster in its environment. It is not started.
 func Command(ctx context.Context, dir string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd := exec.CommandContext(ctx, os.Args[0], args...) //nolint:gosec // the test binary itself
 	cmd.Dir = dir
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		return strings.HasPrefix(variable, "KUBE") || strings.HasPrefix(variable, "XDG_")
