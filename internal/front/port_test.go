@@ -162,6 +162,9 @@ func TestKindsShareAPort(t *testing.T) {
 		if said, err := b.dial(agent); err == nil {
 			t.Fatalf("the agent got through to %q", said)
 		}
+		if err := b.port.Close(); err != nil { // waits for the handshake's end, and its line
+			t.Fatal(err)
+		}
 		if got := b.log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "not of this hub") || !strings.Contains(got, "127.0.0.1") {
 			t.Errorf("log: %s", got)
 		}
