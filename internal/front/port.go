@@ -166,7 +166,7 @@ func (p *Port) handshake(raw net.Conn) {
 // report says once and clearly why a handshake failed. Probes that say nothing,
 // as load balancers send them, are not worth a line.
 func (p *Port) report(raw net.Conn, err error) {
-	if errors.Is(err, io.EOF) || p.ctx.Err() != nil {
+	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
 		return
 	}
 	p.cfg.Logger.Warn("tls handshake refused", "remote", raw.RemoteAddr().String(), "reason", err)
