@@ -17,9 +17,14 @@ LINT_MODULES := . e2e tools
 
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
-# Benchmarks to run (a regular expression) and how often each.
-BENCH ?= .
-COUNT ?= 1
+# Of make bench: a file for the results, QUICK=1 for less than a minute, how many
+# rounds, which measures (a regular expression), and further flags such as --kube,
+# --netem or --tunnel=FILE.
+OUT ?=
+QUICK ?=
+ROUNDS ?=
+ONLY ?=
+BENCHFLAGS ?=
 # ONCE=1 makes the demo end after its walkthrough.
 ONCE ?=
 # Flags added to go test, for example TESTFLAGS='-run TestSession'.
@@ -113,8 +118,10 @@ fuzz: ## Run every fuzz target for FUZZTIME (default 10s) each
 	done < <(awk '/^Fuzz/ { targets[++n] = $$1 } $$1 == "ok" { for (i = 1; i <= n; i++) print $$2, targets[i]; n = 0 }' <<<"$$listed")
 
 .PHONY: bench
-bench: ## Run the benchmarks (BENCH=regexp COUNT=n)
-	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count=$(COUNT) $(patsubst %,./%/...,$(wildcard bench internal/mux))
+bench: ## Measure the tunnel beside the reference (OUT=results.json QUICK=1 ROUNDS=n ONLY=regexp BENCHFLAGS=--help)
+	@mkdir -p $(BUILD)
+	CGO_ENABLED=0 go build -trimpath -o $(BUILD)/culvert-bench ./bench/cmd/culvert-bench
+	$(BUILD)/culvert-bench $(if $(OUT),--out '$(OUT)') $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only '$(ONLY)') $(BENCHFLAGS)
 
 .PHONY: demo
 demo: ## Reach a real cluster through the hub, step by step, and leave it running (ONCE=1 ends it)
