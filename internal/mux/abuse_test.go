@@ -95,6 +95,27 @@ func TestStalledReadersLeaveRoom(t *testing.T) {
 	})
 }
 
+func TestIdleSessionsCostLittleOfTheBudget(t *testing.T) {
+	t.Run("N1: thousands of idle sessions neither use the budget up nor keep others out", func(t *testing.T) {
+		budget := NewBudget(256 << 20)
+		l, release := abused(t, Config{Budget: budget})
+		for id := wire.SessionID(1); id < 10000; id += 2 {
+			say(t, l, wire.Frame{Kind: wire.KindOpen, Session: id, Open: &wire.Open{Target: wire.KubernetesAPI()}})
+			s := l.sessions[id]
+			if s == nil {
+				t.Fatalf("session %d was refused with %d of %d bytes used", id, budget.Used(), budget.Limit())
+			}
+			if _, err := (&Incoming{s: s}).Accept(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		release()
+		if used := budget.Used(); used != 0 {
+			t.Errorf("%d bytes are still committed", used)
+		}
+	})
+}
+
 func TestDribblingReader(t *testing.T) {
 	t.Run("N1: with the budget used up, a reader of single bytes does not make a frame each", func(t *testing.T) {
 		budget := NewBudget(1 << 20)

@@ -15,6 +15,28 @@ const (
 	idleAfter = time.Second
 )
 
+// received accounts for n bytes that arrived: what fills the lent part of the
+// window is charged now.
+func (s *Session) received(n int) {
+	s.recvOff += wire.Offset(n)
+	if charged := s.recvLimit - s.lent; s.recvOff > charged {
+		s.link.cfg.Budget.commit(int64(s.recvOff - charged))
+		s.lent -= s.recvOff - charged
+	}
+}
+
+// lowerLimit takes back the credit beyond off, which is not below what arrived.
+func (s *Session) lowerLimit(off wire.Offset) {
+	if off >= s.recvLimit {
+		return
+	}
+	back := s.recvLimit - off
+	unpaid := min(back, s.lent)
+	s.lent -= unpaid
+	s.recvLimit = off
+	s.link.cfg.Budget.release(int64(back - unpaid))
+}
+
 // consumed accounts for n bytes that left the receive queue and grants credit
 // when enough of the window is used. mu is held.
 func (s *Session) consumed(n int) {
@@ -78,7 +100,7 @@ func (l *Link) reclaimIdle(now time.Time) {
 		if now.Sub(s.lastRecv) < idleAfter {
 			return
 		}
-		spare := int64(s.recvLimit-s.recvOff) - int64(l.cfg.MinWindow)
+		spare := int64(s.recvLimit-s.recvOff-s.lent) - int64(l.cfg.MinWindow)
 		if spare <= 0 || s.reclaiming || s.finRecv || s.readClosed || s.state != stateOpen {
 			continue
 		}
@@ -120,11 +142,7 @@ func (s *Session) handleReturned(off wire.Offset) {
 		return
 	}
 	s.reclaiming = false
-	off = max(off, s.recvOff)
-	if off < s.recvLimit && !s.finRecv {
-		s.link.cfg.Budget.release(int64(s.recvLimit - off))
-		s.recvLimit = off
-	}
+	s.lowerLimit(max(off, s.recvOff))
 	// The window starts over; the reader may have gone on meanwhile.
 	s.window = s.link.cfg.InitialWindow
 	s.epoch, s.epochOff = time.Now(), s.readOff

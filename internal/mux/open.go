@@ -94,7 +94,11 @@ func (l *Link) Start(ctx context.Context, r Request) (*Session, error) {
 	s.target, s.requestID, s.trace = r.Target, r.RequestID, r.Trace
 	s.decided = make(chan struct{})
 	s.sendLimit = wire.Offset(peer.InitialWindow)
-	granted := l.cfg.Budget.reserve(int64(l.cfg.InitialWindow), int64(l.cfg.MinWindow))
+	window := l.cfg.InitialWindow
+	if l.cfg.Budget.short() {
+		window = min(window, l.cfg.MinWindow) // more when its reader asks for it
+	}
+	granted := l.cfg.Budget.reserve(int64(window), int64(l.cfg.MinWindow))
 	s.recvLimit = wire.Offset(granted)
 	s.sendOff = wire.Offset(len(r.Payload))
 	var first mem.Buffer
@@ -210,9 +214,6 @@ func (in *Incoming) Accept() (*Session, error) {
 	in.free()
 	s.state = stateOpen
 	s.link.sendControl(wire.Frame{Kind: wire.KindOpened, Session: s.id, Offset: s.recvLimit})
-	if s.link.cfg.Budget.short() && !s.finRecv {
-		s.reclaim()
-	}
 	s.schedule()
 	return s, nil
 }

@@ -122,8 +122,11 @@ func (l *Link) handleOpen(f *wire.Frame) error {
 	s := l.newSession(f.Session)
 	s.target, s.requestID, s.trace = f.Open.Target, f.Open.RequestID, f.Open.Trace
 	s.sendLimit = wire.Offset(f.Open.Window)
+	// The first window was promised in HELLO, before anybody knew how many
+	// sessions there would be. Most never use it, so it is charged as it fills.
 	s.recvLimit = wire.Offset(l.cfg.InitialWindow)
-	l.cfg.Budget.commit(int64(l.cfg.InitialWindow))
+	s.lent = wire.Offset(max(l.cfg.InitialWindow-l.cfg.MinWindow, 0))
+	l.cfg.Budget.commit(int64(s.recvLimit - s.lent))
 	l.peerOpen++
 	l.pending++
 	if f.Payload != nil {
@@ -171,10 +174,10 @@ func (s *Session) handleData(f *wire.Frame) {
 		})
 	case n == 0:
 	case s.readClosed:
-		s.recvOff += wire.Offset(n)
+		s.received(n)
 		s.consumed(n)
 	default:
-		s.recvOff += wire.Offset(n)
+		s.received(n)
 		s.recvQ.push(f.Payload)
 		f.Payload = nil
 		s.readable.Signal()
@@ -187,9 +190,7 @@ func (s *Session) handleFin(off wire.Offset) {
 		return
 	}
 	s.finRecv = true
-	// No byte will use the credit that is left.
-	s.link.cfg.Budget.release(int64(s.recvLimit - s.recvOff))
-	s.recvLimit = s.recvOff
+	s.lowerLimit(s.recvOff) // no byte will use the credit that is left
 	s.readable.Broadcast()
 	s.settle()
 }

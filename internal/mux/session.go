@@ -62,6 +62,7 @@ type Session struct {
 	recvOff    wire.Offset // received
 	readOff    wire.Offset // given to the reader
 	recvLimit  wire.Offset // granted
+	lent       wire.Offset // part of what is granted that the budget has not been charged for
 	window     int
 	epoch      time.Time // since when epochOff counts
 	epochOff   wire.Offset
@@ -155,8 +156,7 @@ func (s *Session) abort(e *Error) {
 		s.err = e
 	}
 	s.sendQ.drop()
-	s.link.cfg.Budget.release(int64(s.recvLimit - s.recvOff))
-	s.recvLimit = s.recvOff
+	s.lowerLimit(s.recvOff)
 	s.remove()
 	if s.cancel != nil {
 		s.cancel(e)
