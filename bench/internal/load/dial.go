@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/culvertdev/culvert/bench/internal/service"
@@ -19,16 +20,41 @@ type Dialer func(ctx context.Context) (net.Conn, error)
 
 // Port returns a Dialer of a plain TCP port that leads to the service.
 func Port(address string) Dialer {
-	return func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", address)
+	return func(ctx context.Context) (net.Conn, error) { return dial(ctx, address) }
+}
+
+// narrowKey marks the context of sessions whose connection is narrow.
+type narrowKey struct{}
+
+// ethernetMSS is the largest segment of an ordinary network.
+const ethernetMSS = 1460
+
+// dial connects. On a narrow connection segments are those of an ordinary network,
+// and the client's buffer is small: the loopback's own segments of 64 KiB make the
+// kernel give the other end a send buffer of 4 MiB from the start, and a thousand
+// stalled sessions would use up its memory for TCP before anything else shows.
+func dial(ctx context.Context, address string) (net.Conn, error) {
+	var d net.Dialer
+	if ctx.Value(narrowKey{}) != nil {
+		d.ControlContext = func(_ context.Context, _, _ string, raw syscall.RawConn) error {
+			var err error
+			set := func(fd uintptr) {
+				err = errors.Join(
+					syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, ethernetMSS),
+					syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, service.NarrowBuffer),
+				)
+			}
+			return errors.Join(raw.Control(set), err)
+		}
 	}
+	return d.DialContext(ctx, "tcp", address)
 }
 
 // Connect returns a Dialer of an HTTP proxy that takes CONNECT (RFC 9110, section
 // 9.3.6) to target, the service's host:port.
 func Connect(proxy, target string) Dialer {
 	return func(ctx context.Context) (net.Conn, error) {
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", proxy)
+		c, err := dial(ctx, proxy)
 		if err != nil {
 			return nil, err
 		}

@@ -95,7 +95,8 @@ func (d Dialer) Hold(ctx context.Context, n int) (*Group, error) {
 	return d.openGroup(ctx, n, service.Echo)
 }
 
-// Stall opens n sessions to an endless source and never reads.
+// Stall opens n sessions to an endless source and never reads. Their connections
+// are narrow, so that what piles up does so in the tunnel.
 func (d Dialer) Stall(ctx context.Context, n int) (*Group, error) {
-	return d.openGroup(ctx, n, service.Source)
+	return d.openGroup(context.WithValue(ctx, narrowKey{}, true), n, service.Narrow)
 }

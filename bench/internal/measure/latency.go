@@ -3,6 +3,7 @@ package measure
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/culvertdev/culvert/bench/internal/load"
 )
@@ -110,6 +111,9 @@ func besideStalls(ctx context.Context, at *Place, n int) (r stalls, err error) {
 		return r, err
 	}
 	r.grown = float64(after-before) / load.MiB
+	if err := checkPressure(); err != nil {
+		return r, err
+	}
 	r.beside, err = s.Dial.PingPong(ctx, 1, fresh.window())
 	return r, err
 }
@@ -141,6 +145,10 @@ func manyStallsTrial() Trial {
 		Name: "pingpong_beside_1000_stalls", Gives: []Measure{late, growth}, Suits: dials, Heavy: true,
 		Run: func(ctx context.Context, at *Place) ([]Sample, error) {
 			r, err := besideStalls(ctx, at, at.Scale.ManyStalls)
+			if errors.Is(err, errPressure) {
+				slog.Default().Warn("left out", "trial", at.trial, "subject", at.Tunnel.Name(), "reason", err)
+				return nil, nil
+			}
 			if err != nil {
 				return nil, err
 			}

@@ -6,6 +6,8 @@
 //
 //	Echo      everything comes back
 //	Source    bytes without end, which do not compress
+//	Narrow    a slow Source with a small send buffer: thousands of these, stalled,
+//	          must not use up the kernel's memory for TCP
 //	Sink      reads without end, and now and then answers how much it has read
 //	Generate  n, seed: n bytes that Stream gives for the seed, then the end of the
 //	          direction; goes on to read, and remembers the digest under the seed

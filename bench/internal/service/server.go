@@ -13,6 +13,12 @@ import (
 	"time"
 )
 
+// A Narrow source writes a block an interval.
+const (
+	narrowBlock    = 8 << 10
+	narrowInterval = 25 * time.Millisecond
+)
+
 // ackInterval is how often a sink tells what it has read.
 const ackInterval = 20 * time.Millisecond
 
@@ -92,6 +98,8 @@ func (s *Server) handle(c net.Conn) {
 		echo(c)
 	case Source:
 		source(c)
+	case Narrow:
+		narrow(c)
 	case Sink:
 		sink(c)
 	case Generate:
@@ -116,6 +124,21 @@ func echo(c net.Conn) {
 
 func source(c net.Conn) {
 	for block := Block(); ; {
+		if _, err := c.Write(block); err != nil {
+			return
+		}
+	}
+}
+
+// narrow is a source with a small buffer that writes so slowly that the kernel has
+// no reason to make the buffers on the way larger.
+func narrow(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok && t.SetWriteBuffer(NarrowBuffer) != nil {
+		return
+	}
+	ticker := time.NewTicker(narrowInterval)
+	defer ticker.Stop()
+	for block := Block()[:narrowBlock]; ; <-ticker.C {
 		if _, err := c.Write(block); err != nil {
 			return
 		}

@@ -11,6 +11,7 @@ import (
 const (
 	Echo     = 'e'
 	Source   = 's'
+	Narrow   = 'n'
 	Sink     = 'k'
 	Generate = 'g'
 	Digest   = 'd'
@@ -20,6 +21,9 @@ const (
 // BlockSize is how much is written and read at once, in bytes: large enough that
 // the benchmark's own processes cost little beside the tunnel.
 const BlockSize = 256 << 10
+
+// NarrowBuffer is the kernel's buffer at either end of a Narrow session, in bytes.
+const NarrowBuffer = 16 << 10
 
 // DigestSize is the length of a digest, in bytes.
 const DigestSize = sha256.Size
