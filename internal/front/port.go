@@ -18,6 +18,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/culvertdev/culvert/internal/tlsio"
 )
 
 // Config sets up a [Port]. Logger and at least one of the kinds are required.
@@ -70,7 +72,7 @@ func NewPort(ln net.Listener, cfg Config) *Port {
 	return p
 }
 
-// Tunnel returns the listener of agents. Its connections are *tls.Conn with a
+// Tunnel returns the listener of agents. Its connections are *tlsio.Conn with a
 // complete handshake.
 func (p *Port) Tunnel() net.Listener { return p.tunnel }
 
@@ -148,18 +150,19 @@ func (p *Port) start(conn net.Conn) {
 func (p *Port) handshake(raw net.Conn) {
 	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.HandshakeTimeout)
 	defer cancel()
-	conn := tls.Server(raw, p.tls)
+	conn := tlsio.Server(raw, p.tls)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		p.report(raw, err)
 		p.drop(raw)
 		return
 	}
-	q := p.web
+	q, out := p.web, net.Conn(conn.Conn)
 	if conn.ConnectionState().NegotiatedProtocol == p.cfg.TunnelProtocol {
-		q = p.tunnel
+		conn.Bulk()
+		q, out = p.tunnel, conn
 	}
-	if !q.put(conn) {
-		p.drop(conn)
+	if !q.put(out) {
+		p.drop(out)
 	}
 }
 

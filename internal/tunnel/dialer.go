@@ -17,6 +17,7 @@ import (
 
 	culvertv1 "github.com/culvertdev/culvert/gen/culvert/v1"
 	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/internal/tlsio"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -150,6 +151,8 @@ func (d *Dialer) once(ctx context.Context, up func()) error {
 		grpc.WithStaticStreamWindowSize(transportWindow),
 		grpc.WithStaticConnWindowSize(transportWindow),
 		grpc.WithMaxHeaderListSize(maxHeaders),
+		grpc.WithWriteBufferSize(writeBuffer),
+		grpc.WithReadBufferSize(0),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0),
 	)
@@ -220,9 +223,10 @@ func (d *Dialer) connect(ctx context.Context) (net.Conn, error) {
 		}
 		cfg.ServerName = host
 	}
-	conn := tls.Client(raw, cfg)
+	conn := tlsio.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("tls with the hub as %q: %w", cfg.ServerName, err), ignoreClosed(raw.Close()))
 	}
+	conn.Bulk()
 	return &hubConn{Conn: conn}, nil
 }

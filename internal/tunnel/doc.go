@@ -27,6 +27,10 @@ const (
 	// the length that a peer claims before it makes room for it. A link never
 	// sends more than mux.DefaultMaxData and some control frames in one message.
 	maxMessage = 1 << 20
+	// writeBuffer is what gRPC collects before it writes, in bytes; it holds the
+	// buffer only while it does. Reads are not buffered: tlsio reads ahead, and
+	// what TLS has decrypted need not be copied once more.
+	writeBuffer = 128 << 10
 	// maxHeaders bounds the HTTP/2 header list of a call, in bytes.
 	maxHeaders = 16 << 10
 )

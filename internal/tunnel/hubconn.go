@@ -1,12 +1,13 @@
 package tunnel
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"time"
+
+	"github.com/culvertdev/culvert/internal/tlsio"
 )
 
 // verdictTime is how long a dialler that cannot write waits for the reason.
@@ -17,7 +18,7 @@ const verdictTime = time.Second
 // section 4.4.4, appendix A), so that a refusal arrives as an alert later: on a
 // read, while a write that was on its way only finds the connection broken.
 type hubConn struct {
-	*tls.Conn
+	*tlsio.Conn
 }
 
 // Read implements [net.Conn].

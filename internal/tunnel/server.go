@@ -72,6 +72,8 @@ func NewServer(cfg ServerConfig) *Server {
 		grpc.KeepaliveEnforcementPolicy(enforcement),
 		grpc.StaticStreamWindowSize(transportWindow),
 		grpc.StaticConnWindowSize(transportWindow),
+		grpc.WriteBufferSize(writeBuffer),
+		grpc.ReadBufferSize(0),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxConcurrentStreams(16),
