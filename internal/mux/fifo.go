@@ -3,7 +3,7 @@ package mux
 import (
 	"google.golang.org/grpc/mem"
 
-	"github.com/culvertdev/culvert/internal/wire"
+	"github.com/culvertdev/culvert/internal/buffer"
 )
 
 const (
@@ -49,7 +49,7 @@ func (q *fifo) append(p []byte) {
 			if q.size > len(p) {
 				want = nextTail
 			}
-			q.tail = wire.Pool().Get(max(want, len(p)))
+			q.tail = buffer.Pool().Get(max(want, len(p)))
 			*q.tail = (*q.tail)[:0]
 		}
 		t := *q.tail
@@ -64,7 +64,7 @@ func (q *fifo) append(p []byte) {
 
 func (q *fifo) sealTail() {
 	if q.tail != nil {
-		q.enqueue(mem.NewBuffer(q.tail, wire.Pool()))
+		q.enqueue(mem.NewBuffer(q.tail, buffer.Pool()))
 		q.tail = nil
 	}
 }
@@ -114,7 +114,7 @@ func (q *fifo) drop() {
 		b.Free()
 	}
 	if q.tail != nil {
-		wire.Pool().Put(q.tail)
+		buffer.Pool().Put(q.tail)
 	}
 	*q = fifo{}
 }

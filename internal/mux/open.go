@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/mem"
 
+	"github.com/culvertdev/culvert/internal/buffer"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -103,7 +104,7 @@ func (l *Link) Start(ctx context.Context, r Request) (*Session, error) {
 	s.sendOff = wire.Offset(len(r.Payload))
 	var first mem.Buffer
 	if len(r.Payload) > 0 {
-		first = wire.CopyBuffer(r.Payload)
+		first = buffer.Copy(r.Payload)
 	}
 	l.sendControl(wire.Frame{
 		Kind: wire.KindOpen, Session: id, Payload: first,

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 
 	"google.golang.org/grpc/mem"
 )
@@ -43,41 +44,17 @@ func (s *Session) WriteTo(w io.Writer) (int64, error) {
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
 	var total int64
-	var pieces []mem.Buffer
-	var iov [maxVector][]byte
 	for {
-		s.link.mu.Lock()
-		err := s.awaitData()
+		b, err := s.takeBurst()
 		if err != nil {
-			s.link.mu.Unlock()
 			if errors.Is(err, io.EOF) {
 				err = nil
 			}
 			return total, err
 		}
-		n := 0
-		if s.cur != nil {
-			pieces = append(pieces, s.cur)
-			n, s.cur = s.cur.Len(), nil
-		}
-		for len(pieces) < maxVector && n < maxBurst && s.recvQ.size > 0 {
-			b := s.recvQ.pop(maxPiece)
-			n += b.Len()
-			pieces = append(pieces, b)
-		}
-		s.link.mu.Unlock()
-
-		vector := net.Buffers(iov[:0])
-		for _, b := range pieces {
-			vector = append(vector, b.ReadOnlyData())
-		}
-		written, err := vector.WriteTo(w)
+		n := b.size
+		written, err := b.writeTo(w)
 		total += written
-		for i, b := range pieces {
-			b.Free()
-			pieces[i] = nil
-		}
-		pieces = pieces[:0]
 		s.link.mu.Lock()
 		s.consumed(n) // only now, so that a slow w holds the peer back
 		s.link.mu.Unlock()
@@ -92,6 +69,55 @@ const (
 	maxVector = 64
 	maxBurst  = 256 << 10
 )
+
+// burst is what is written with one system call.
+type burst struct {
+	pieces [maxVector]mem.Buffer
+	data   [maxVector][]byte
+	vector net.Buffers
+	n      int // pieces
+	size   int // bytes
+}
+
+// bursts has those that are not in use: a session that waits holds none.
+var bursts = sync.Pool{New: func() any { return new(burst) }}
+
+// takeBurst waits for data and takes up to maxBurst bytes of it.
+func (s *Session) takeBurst() (*burst, error) {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	if err := s.awaitData(); err != nil {
+		return nil, err
+	}
+	b, _ := bursts.Get().(*burst)
+	if s.cur != nil {
+		b.add(s.cur)
+		s.cur = nil
+	}
+	for b.n < maxVector && b.size < maxBurst && s.recvQ.size > 0 {
+		b.add(s.recvQ.pop(maxPiece))
+	}
+	return b, nil
+}
+
+func (b *burst) add(p mem.Buffer) {
+	b.pieces[b.n], b.data[b.n] = p, p.ReadOnlyData()
+	b.n++
+	b.size += p.Len()
+}
+
+// writeTo writes everything and gives b back.
+func (b *burst) writeTo(w io.Writer) (int64, error) {
+	b.vector = b.data[:b.n]
+	written, err := b.vector.WriteTo(w)
+	for i := range b.n {
+		b.pieces[i].Free()
+		b.pieces[i], b.data[i] = nil, nil
+	}
+	b.vector, b.n, b.size = nil, 0, 0
+	bursts.Put(b)
+	return written, err
+}
 
 // awaitData waits, with mu held, until there is something to read.
 func (s *Session) awaitData() error {

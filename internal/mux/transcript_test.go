@@ -18,6 +18,7 @@ import (
 
 	"google.golang.org/grpc/mem"
 
+	"github.com/culvertdev/culvert/internal/buffer"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -353,13 +354,13 @@ func (p *player) parse(f []string) wire.Frame {
 			}
 			out.Session, out.Nonce = wire.SessionID(id), id
 		case key == "text":
-			out.Payload = wire.CopyBuffer([]byte(val))
+			out.Payload = buffer.Copy([]byte(val))
 		case key == "message":
 			out.Message = val
 		case err != nil:
 			p.t.Fatal(err)
 		case key == "n":
-			out.Payload = wire.CopyBuffer(make([]byte, n))
+			out.Payload = buffer.Copy(make([]byte, n))
 		case key == "offset":
 			out.Offset = wire.Offset(n)
 		case key == "code":

@@ -8,7 +8,7 @@ import (
 
 	"google.golang.org/grpc/mem"
 
-	"github.com/culvertdev/culvert/internal/wire"
+	"github.com/culvertdev/culvert/internal/buffer"
 )
 
 const (
@@ -38,7 +38,7 @@ func (s *Session) Write(p []byte) (int, error) {
 			s.link.mu.Unlock()
 		} else {
 			s.link.mu.Unlock()
-			if err := s.enqueue(wire.CopyBuffer(p[:n])); err != nil {
+			if err := s.enqueue(buffer.Copy(p[:n])); err != nil {
 				return total, err
 			}
 		}
@@ -63,48 +63,79 @@ func (s *Session) enqueue(b mem.Buffer) error {
 }
 
 // ReadFrom implements [io.ReaderFrom]: it reads into the buffers that are sent,
-// without a copy. The buffer grows while r fills it, so that a quiet r costs
-// little memory.
+// without a copy. The buffer grows while r fills it; from a socket that is quiet
+// no buffer is held at all.
 func (s *Session) ReadFrom(r io.Reader) (int64, error) {
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
+	in := newSource(r)
 	var total int64
 	size := firstTail
 	for {
-		s.link.mu.Lock()
-		room, err := s.awaitRoom()
+		room, err := s.waitRoom()
 		if err != nil {
-			s.link.mu.Unlock()
 			return total, err
 		}
 		size = min(size, max(room, firstTail))
-		s.link.mu.Unlock()
-
-		buf := wire.Pool().Get(size)
-		n, rerr := r.Read(*buf)
-		if n > 0 {
-			*buf = (*buf)[:n]
-			if err := s.enqueue(mem.NewBuffer(buf, wire.Pool())); err != nil {
+		buf, rerr := in.read(size)
+		if buf != nil {
+			n := len(*buf)
+			if err := s.enqueue(mem.NewBuffer(buf, buffer.Pool())); err != nil {
 				return total, err
 			}
 			total += int64(n)
-		} else {
-			wire.Pool().Put(buf)
+			switch {
+			case n == size:
+				size = min(2*size, maxReadBuffer)
+			case n < size/4:
+				size = max(size/2, firstTail)
+			}
 		}
-		switch {
-		case errors.Is(rerr, io.EOF):
+		if errors.Is(rerr, io.EOF) {
 			return total, nil
-		case rerr != nil:
+		}
+		if rerr != nil {
 			return total, rerr
-		case n == size:
-			size = min(2*size, maxReadBuffer)
-		case n < size/4:
-			size = max(size/2, firstTail)
 		}
 	}
 }
 
+// source reads into pooled buffers.
+type source struct {
+	reader io.Reader
+	socket *buffer.Socket // nil for a reader that is none
+}
+
+func newSource(r io.Reader) source {
+	if c, ok := r.(net.Conn); ok {
+		return source{reader: r, socket: buffer.NewSocket(c)}
+	}
+	return source{reader: r}
+}
+
+// read returns a buffer of at most size bytes, nil when there were none.
+func (in source) read(size int) (*[]byte, error) {
+	if in.socket != nil {
+		return in.socket.Read(size)
+	}
+	buf := buffer.Pool().Get(size)
+	n, err := in.reader.Read(*buf)
+	if n == 0 {
+		buffer.Pool().Put(buf)
+		return nil, err
+	}
+	*buf = (*buf)[:n]
+	return buf, err
+}
+
 const maxReadBuffer = 128 << 10
+
+// waitRoom is awaitRoom for a caller without mu.
+func (s *Session) waitRoom() (int, error) {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	return s.awaitRoom()
+}
 
 // awaitRoom waits, with mu held, until the queue takes bytes, and returns how
 // many.

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/culvertdev/culvert/internal/wire"
+	"github.com/culvertdev/culvert/internal/buffer"
 )
 
 const (
@@ -71,7 +71,7 @@ func (c *rawConn) Write(p []byte) (int, error) {
 	case c.gathering.Load() == 0:
 		return c.Conn.Write(p)
 	case c.pending == nil:
-		c.pending = wire.Pool().Get(gatherMost)
+		c.pending = buffer.Pool().Get(gatherMost)
 		*c.pending = (*c.pending)[:0]
 	}
 	*c.pending = append(*c.pending, p...)
@@ -86,6 +86,6 @@ func (c *rawConn) writePending() {
 	if c.err == nil {
 		_, c.err = c.Conn.Write(*c.pending)
 	}
-	wire.Pool().Put(c.pending)
+	buffer.Pool().Put(c.pending)
 	c.pending = nil
 }

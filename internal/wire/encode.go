@@ -9,6 +9,8 @@ import (
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/culvertdev/culvert/internal/buffer"
 )
 
 const (
@@ -22,9 +24,16 @@ const (
 	dataHead = 4 * (1 + 10)
 )
 
+// arenaSize is for how many buffers a Batch makes room at once.
+const arenaSize = 256
+
 // Batch collects frames into one gRPC message. The zero value is an empty
 // batch. One goroutine at a time.
 type Batch struct {
+	// slices lies at the start of the room that is left in an arena. gRPC uses
+	// what Take returned for as long as it likes, so the room of a message is
+	// never used again; the collector frees an arena when all its messages are
+	// sent.
 	slices mem.BufferSlice
 	root   mem.Buffer // the head being filled
 	head   []byte     // its bytes
@@ -108,17 +117,27 @@ func (b *Batch) appendPayload(p mem.Buffer) {
 		return
 	}
 	b.flushHead()
-	b.slices = append(b.slices, p)
+	b.push(p)
 	b.size += n
+}
+
+// push appends a buffer.
+func (b *Batch) push(p mem.Buffer) {
+	if len(b.slices) == cap(b.slices) {
+		next := make(mem.BufferSlice, len(b.slices), max(arenaSize, 2*len(b.slices)))
+		copy(next, b.slices)
+		b.slices = next
+	}
+	b.slices = append(b.slices, p)
 }
 
 // reserve returns an empty slice at the end of the head with room for n bytes.
 func (b *Batch) reserve(n int) []byte {
 	if b.root == nil || b.pos+n > len(b.head) {
 		b.sealHead()
-		buf := shared.Get(max(headSize, n))
+		buf := buffer.Pool().Get(max(headSize, n))
 		b.head = *buf
-		b.root = mem.NewBuffer(buf, &shared)
+		b.root = mem.NewBuffer(buf, buffer.Pool())
 	}
 	return b.head[b.pos:b.pos:len(b.head)]
 }
@@ -131,7 +150,7 @@ func (b *Batch) advance(n int) {
 // flushHead moves what was written to the head since the last cut to slices.
 func (b *Batch) flushHead() {
 	if b.pos > b.cut {
-		b.slices = append(b.slices, b.root.Slice(b.cut, b.pos))
+		b.push(b.root.Slice(b.cut, b.pos))
 		b.cut = b.pos
 	}
 }
@@ -147,8 +166,9 @@ func (b *Batch) sealHead() {
 // Take returns the encoded batch, which the caller owns, and empties b.
 func (b *Batch) Take() mem.BufferSlice {
 	b.sealHead()
-	out := b.slices
-	b.slices, b.size, b.frames = nil, 0, 0
+	n := len(b.slices)
+	out := b.slices[:n:n]
+	b.slices, b.size, b.frames = b.slices[n:], 0, 0
 	return out
 }
 

@@ -10,10 +10,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	culvertv1 "github.com/culvertdev/culvert/gen/culvert/v1"
+	"github.com/culvertdev/culvert/internal/buffer"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
-func buf(s string) mem.Buffer { return wire.CopyBuffer([]byte(s)) }
+func buf(s string) mem.Buffer { return buffer.Copy([]byte(s)) }
 
 // samples has each frame with every field set, and the message that generated
 // code makes of it.
@@ -208,7 +209,7 @@ func join(frames []*culvertv1.Frame) *culvertv1.Frame {
 
 func TestLargePayloadIsNotCopied(t *testing.T) {
 	payload := bytes.Repeat([]byte("x"), 64<<10)
-	data := wire.CopyBuffer(payload)
+	data := buffer.Copy(payload)
 	var b wire.Batch
 	b.Append(&wire.Frame{Kind: wire.KindPing, Nonce: 1})
 	b.Append(&wire.Frame{Kind: wire.KindData, Session: 1, Payload: data})
@@ -320,7 +321,7 @@ func BenchmarkDataFrame(b *testing.B) {
 	var batch wire.Batch
 	var r wire.Received
 	for b.Loop() {
-		batch.Append(&wire.Frame{Kind: wire.KindData, Session: 1, Payload: wire.CopyBuffer(payload)})
+		batch.Append(&wire.Frame{Kind: wire.KindData, Session: 1, Payload: buffer.Copy(payload)})
 		out := batch.Take()
 		if err := r.Decode(out); err != nil {
 			b.Fatal(err)

@@ -1,4 +1,4 @@
-package wire
+package buffer
 
 import (
 	"math/bits"
@@ -56,9 +56,9 @@ func class(length int) int {
 	return bits.Len(uint(length - 1))
 }
 
-// CopyBuffer returns a pooled buffer that holds a copy of p; the caller owns
+// Copy returns a pooled buffer that holds a copy of p; the caller owns
 // one reference. Empty p gives nil.
-func CopyBuffer(p []byte) mem.Buffer {
+func Copy(p []byte) mem.Buffer {
 	if len(p) == 0 {
 		return nil
 	}
