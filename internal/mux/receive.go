@@ -180,7 +180,7 @@ func (s *Session) handleData(f *wire.Frame) {
 		s.received(n)
 		s.recvQ.push(f.Payload)
 		f.Payload = nil
-		s.readable.Signal()
+		s.wakeReaders()
 	}
 }
 
@@ -191,7 +191,7 @@ func (s *Session) handleFin(off wire.Offset) {
 	}
 	s.finRecv = true
 	s.lowerLimit(s.recvOff) // no byte will use the credit that is left
-	s.readable.Broadcast()
+	s.wakeReaders()
 	s.settle()
 }
 

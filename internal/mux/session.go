@@ -58,6 +58,7 @@ type Session struct {
 	writeUntil deadline
 
 	readable   sync.Cond
+	pump       *pump // nil when none is under way
 	recvQ      fifo
 	recvOff    wire.Offset // received
 	readOff    wire.Offset // given to the reader
@@ -161,7 +162,7 @@ func (s *Session) abort(e *Error) {
 	if s.cancel != nil {
 		s.cancel(e)
 	}
-	s.readable.Broadcast()
+	s.wakeReaders()
 	s.writable.Broadcast()
 }
 
@@ -202,7 +203,7 @@ func (s *Session) Close() error {
 	}
 	s.closeWrite()
 	s.closeRead()
-	s.readable.Broadcast()
+	s.wakeReaders()
 	s.writable.Broadcast()
 	return nil
 }
@@ -237,7 +238,7 @@ func (s *Session) CloseRead() error {
 		return net.ErrClosed
 	}
 	s.closeRead()
-	s.readable.Broadcast()
+	s.wakeReaders()
 	return nil
 }
 
@@ -287,10 +288,10 @@ func (s *Session) setDeadlines(t time.Time, read, write bool) error {
 		return net.ErrClosed
 	}
 	if read {
-		s.readUntil.set(t, &s.readable)
+		s.readUntil.set(t, &s.link.mu, s.wakeReaders)
 	}
 	if write {
-		s.writeUntil.set(t, &s.writable)
+		s.writeUntil.set(t, &s.link.mu, s.writable.Broadcast)
 	}
 	return nil
 }
@@ -311,7 +312,8 @@ func (d *deadline) stop() {
 	d.generation++
 }
 
-func (d *deadline) set(t time.Time, c *sync.Cond) {
+// set is called with mu held; wake tells those who wait, with mu held, too.
+func (d *deadline) set(t time.Time, mu sync.Locker, wake func()) {
 	d.stop()
 	d.expired = false
 	if t.IsZero() {
@@ -320,16 +322,16 @@ func (d *deadline) set(t time.Time, c *sync.Cond) {
 	wait := time.Until(t)
 	if wait <= 0 {
 		d.expired = true
-		c.Broadcast()
+		wake()
 		return
 	}
 	mine := d.generation
 	d.timer = time.AfterFunc(wait, func() {
-		c.L.Lock()
-		defer c.L.Unlock()
+		mu.Lock()
+		defer mu.Unlock()
 		if d.generation == mine {
 			d.expired = true
-			c.Broadcast()
+			wake()
 		}
 	})
 }

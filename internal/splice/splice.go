@@ -33,19 +33,36 @@ type Result struct {
 // other is reset: a [*mux.Session] with hop and the reason, a TCP connection with
 // RST.
 func Join(a, b Conn, hop wire.Hop) Result {
+	j := &joint{hop: hop}
 	var r Result
 	var errA, errB error
-	var other sync.WaitGroup
-	var reset sync.Once
-	abandon := func(err error) {
-		reset.Do(func() {
-			abort(a, hop, err)
-			abort(b, hop, err)
+	var running sync.WaitGroup
+	running.Add(2)
+	toA := func() {
+		j.half(a, b, func(n int64, err error) {
+			r.BToA, errB = n, err
+			running.Done()
 		})
 	}
-	other.Go(func() { r.BToA, errB = half(a, b, abandon) })
-	r.AToB, errA = half(b, a, abandon)
-	other.Wait()
+	toB := func() {
+		j.half(b, a, func(n int64, err error) {
+			r.AToB, errA = n, err
+			running.Done()
+		})
+	}
+	// What comes out of a session needs nobody to wait for it.
+	switch {
+	case isSession(b):
+		toA()
+		toB()
+	case isSession(a):
+		toB()
+		toA()
+	default:
+		go toA()
+		toB()
+	}
+	running.Wait()
 	r.Err = errors.Join(errA, errB)
 	closeErr := errors.Join(ignoreClosed(a.Close()), ignoreClosed(b.Close()))
 	if r.Err == nil {
@@ -54,34 +71,55 @@ func Join(a, b Conn, hop wire.Hop) Result {
 	return r
 }
 
-// half copies one direction to its end.
-func half(dst, src Conn, abandon func(error)) (int64, error) {
-	n, err := move(dst, src)
+func isSession(c Conn) bool {
+	_, ok := c.(*mux.Session)
+	return ok
+}
+
+// joint is what the directions have in common.
+type joint struct {
+	hop   wire.Hop
+	reset sync.Once
+}
+
+// half copies one direction to its end and then calls done. A session on either
+// side does the copying, since it knows how to do it without copies and without
+// memory while nothing moves; as the source it needs no goroutine either, and half
+// returns at once.
+func (j *joint) half(dst, src Conn, done func(int64, error)) {
+	over := func(n int64, err error) { done(n, j.end(dst, src, err)) }
+	if s, ok := src.(*mux.Session); ok {
+		s.Pump(dst, over)
+		return
+	}
+	if s, ok := dst.(*mux.Session); ok {
+		over(s.ReadFrom(src))
+		return
+	}
+	over(io.Copy(dst, src))
+}
+
+// end passes on how a direction ended, and returns what was wrong with it.
+func (j *joint) end(dst, src Conn, err error) error {
 	switch {
 	case err == nil:
 		// A peer that has gone away needs no half-close.
-		return n, ignoreClosed(dst.CloseWrite())
+		return ignoreClosed(dst.CloseWrite())
 	case errors.Is(err, syscall.EPIPE):
 		// The reader at dst went away; the other direction may go on.
 		if r, ok := src.(interface{ CloseRead() error }); ok {
-			return n, ignoreClosed(r.CloseRead())
+			return ignoreClosed(r.CloseRead())
 		}
-		return n, nil
+		return nil
 	case errors.Is(err, net.ErrClosed):
-		return n, nil // the other direction failed and said so
+		return nil // the other direction failed and said so
 	default:
-		abandon(err)
-		return n, err
+		j.reset.Do(func() {
+			abort(dst, j.hop, err)
+			abort(src, j.hop, err)
+		})
+		return err
 	}
-}
-
-// move copies from src until its end. A session on either side does it, since it
-// knows how to do it without copies and without memory while nothing moves.
-func move(dst, src Conn) (int64, error) {
-	if s, ok := dst.(*mux.Session); ok {
-		return s.ReadFrom(src)
-	}
-	return io.Copy(dst, src)
 }
 
 // abort ends a connection so that its peer does not take the end for a clean
