@@ -16,3 +16,6 @@ func NewSocket(net.Conn) *Socket { return nil }
 
 // Read is for a Socket that NewSocket made, and there is none.
 func (*Socket) Read(int) (*[]byte, error) { return nil, errors.ErrUnsupported }
+
+// TryWrite is for a Socket that NewSocket made, and there is none.
+func (*Socket) TryWrite([]byte) int { return 0 }

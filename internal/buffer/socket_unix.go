@@ -10,17 +10,22 @@ import (
 	"syscall"
 )
 
-// Socket reads a connection into pooled buffers, each taken only when bytes have
-// arrived: while it waits it holds none. One goroutine at a time. Deadlines and
-// Close of the connection end a Read as they end the connection's own.
+// Socket is a connection used by its descriptor. It reads into pooled buffers,
+// each taken only when bytes have arrived: while it waits it holds none. One
+// goroutine at a time may read, and one write. Deadlines and Close of the
+// connection end a Read as they end the connection's own.
 type Socket struct {
 	conn net.Conn
 	raw  syscall.RawConn
-	fill func(fd uintptr) bool // made once, so that no Read allocates
 
+	fill func(fd uintptr) bool // made once, so that no Read allocates
 	size int
 	got  *[]byte
 	err  error
+
+	put     func(fd uintptr) bool // made once, too
+	out     []byte
+	written int
 }
 
 // NewSocket returns nil for a connection without a file descriptor that can be
@@ -35,8 +40,31 @@ func NewSocket(c net.Conn) *Socket {
 		return nil // closed; the connection's own Read says so
 	}
 	s := &Socket{conn: c, raw: raw}
-	s.fill = s.fillFrom
+	s.fill, s.put = s.fillFrom, s.putInto
 	return s
+}
+
+// TryWrite writes as much of p as the connection takes at once, and returns how
+// much that was. It never waits, and says nothing of errors: Write of the
+// connection, which the caller uses for the rest, meets them again.
+func (s *Socket) TryWrite(p []byte) int {
+	s.out, s.written = p, 0
+	err := s.raw.Write(s.put)
+	s.out = nil
+	if err != nil {
+		return 0
+	}
+	return s.written
+}
+
+// putInto writes to a descriptor that does not block. It always reports true, so
+// that nobody waits.
+func (s *Socket) putInto(fd uintptr) bool {
+	n, err := syscall.Write(int(fd), s.out)
+	if err == nil {
+		s.written = n
+	}
+	return true
 }
 
 // Read waits for bytes and returns at most size of them, at least one, in a

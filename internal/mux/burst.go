@@ -56,11 +56,24 @@ func (b *burst) writeTo(w io.Writer) (written int64, err error) {
 			p.Free()
 		}
 	}
+	b.put()
+	return written, err
+}
+
+// put gives b back once its pieces have found owners.
+func (b *burst) put() {
 	clear(b.pieces[:b.n])
 	clear(b.data[:b.n])
 	b.vector, b.n, b.size = nil, 0, 0
 	bursts.Put(b)
-	return written, err
+}
+
+// free gives b and its pieces back.
+func (b *burst) free() {
+	for _, p := range b.pieces[:b.n] {
+		p.Free()
+	}
+	b.put()
 }
 
 // takePieces queues pieces, all of which it takes over, as Write would queue a

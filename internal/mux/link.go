@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 	"time"
 
@@ -63,6 +64,8 @@ type Link struct {
 	idle     lru  // sessions by last receipt, for reclaiming
 	finished bool // the send loop ends once control is empty
 
+	lone     bool  // the receive loop handles a message of one frame
+	woken    *pump // by that frame, for the receive loop to run
 	farewell error // why the link ends once the peer has been told
 	lastRecv time.Time
 	lastPing time.Time
@@ -177,13 +180,19 @@ func (l *Link) receiveLoop() {
 		err := l.tr.Recv(&in)
 		l.mu.Lock()
 		now := time.Now()
+		l.lone = len(in.Frames) == 1
 		for i := range in.Frames {
 			if herr := l.handle(&in.Frames[i], now); herr != nil {
 				err = herr
 				break
 			}
 		}
+		woken := l.woken
+		l.lone, l.woken = false, nil
 		l.mu.Unlock()
+		if woken != nil {
+			woken.runHere()
+		}
 		in.Reset()
 		if err != nil {
 			l.receiveFailed(l.transportError(err))
@@ -219,6 +228,12 @@ func (l *Link) sendLoop() {
 				break
 			}
 			l.wake.Wait()
+			if l.ownOpen+l.peerOpen > 1 {
+				// Others that can run now may have more for the same batch.
+				l.mu.Unlock()
+				runtime.Gosched()
+				l.mu.Lock()
+			}
 		}
 		over, finished, farewell := l.err != nil, l.finished && b.Frames() == 0, l.farewell
 		l.mu.Unlock()

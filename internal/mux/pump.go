@@ -3,6 +3,9 @@ package mux
 import (
 	"errors"
 	"io"
+	"net"
+
+	"github.com/culvertdev/culvert/internal/buffer"
 )
 
 // WriteTo implements [io.WriterTo]: it writes the pieces as they arrived,
@@ -52,10 +55,14 @@ func endOfStream(err error) error {
 // its link, so done is always called. Nobody else may read the session
 // meanwhile: they would wait for ever.
 func (s *Session) Pump(w io.Writer, done func(n int64, err error)) {
+	p := &pump{session: s, w: w, done: done}
+	if c, ok := w.(net.Conn); ok {
+		p.socket = buffer.NewSocket(c)
+	}
 	s.readMu.Lock() // released in finish
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
-	s.pump = &pump{session: s, w: w, done: done}
+	s.pump = p
 	if ready, err := s.readState(); ready || err != nil {
 		s.pump.start()
 	}
@@ -65,49 +72,108 @@ func (s *Session) Pump(w io.Writer, done func(n int64, err error)) {
 type pump struct {
 	session *Session
 	w       io.Writer
+	socket  *buffer.Socket // w, where it is one; else nil
 	done    func(int64, error)
-	total   int64 // of run
-	running bool  // there is a goroutine; guarded by the link's mu
+	total   int64 // of whoever runs it
+	running bool  // somebody does; guarded by the link's mu
 }
 
-// start begins to write. mu is held.
+// start makes somebody write: a goroutine, or the receive loop where the one
+// frame that it handles is all there is, for which waking another thread would
+// take longer than the writing. mu is held.
 func (p *pump) start() {
 	p.running = true
+	l := p.session.link
+	if l.lone && l.woken == nil && p.socket != nil && p.session.recvQ.size < smallWrite {
+		l.woken = p
+		return
+	}
 	go p.run()
 }
 
 // run writes until there is nothing to write.
 func (p *pump) run() {
-	s := p.session
-	for {
-		s.link.mu.Lock()
-		ready, err := s.readState()
-		if err != nil {
-			s.pump = nil
-			s.link.mu.Unlock()
-			p.finish(endOfStream(err))
-			return
-		}
-		if !ready {
-			p.running = false
-			s.link.mu.Unlock()
-			return
-		}
-		b := s.takeBurst()
-		s.link.mu.Unlock()
-		n, err := s.deliver(b, p.w)
+	for b := p.next(); b != nil; b = p.next() {
+		n, err := p.session.deliver(b, p.w)
 		p.total += n
 		if err != nil {
-			s.link.mu.Lock()
-			s.pump = nil
-			s.link.mu.Unlock()
 			p.finish(err)
 			return
 		}
 	}
 }
 
+// next takes what is to be written. It returns nil when there is nothing now,
+// and the next byte starts the pump again, or when there will never be.
+func (p *pump) next() *burst {
+	s := p.session
+	s.link.mu.Lock()
+	ready, err := s.readState()
+	if err == nil && !ready {
+		p.running = false
+	}
+	if ready {
+		b := s.takeBurst()
+		s.link.mu.Unlock()
+		return b
+	}
+	s.link.mu.Unlock()
+	if err != nil {
+		p.finish(endOfStream(err))
+	}
+	return nil
+}
+
+// runHere writes in the receive loop what the connection takes at once, and
+// leaves everything else to a goroutine, since the loop must not wait.
+func (p *pump) runHere() {
+	s := p.session
+	s.link.mu.Lock()
+	if ready, err := s.readState(); !ready || err != nil {
+		s.link.mu.Unlock()
+		go p.run() // an end may have to be told, which can take time
+		return
+	}
+	b := s.takeBurst()
+	s.link.mu.Unlock()
+	n := 0
+	if b.n == 1 {
+		n = p.socket.TryWrite(b.data[0])
+	}
+	p.total += int64(n)
+	if n < b.size {
+		go p.runRest(b, n)
+		return
+	}
+	b.free()
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	s.consumed(n)
+	if ready, err := s.readState(); ready || err != nil {
+		go p.run()
+		return
+	}
+	p.running = false
+}
+
+// runRest goes on after the first n bytes of b.
+func (p *pump) runRest(b *burst, n int) {
+	b.data[0] = b.data[0][n:]
+	written, err := p.session.deliver(b, p.w)
+	p.total += written
+	if err != nil {
+		p.finish(err)
+		return
+	}
+	p.run()
+}
+
+// finish ends the pump and tells its owner.
 func (p *pump) finish(err error) {
-	p.session.readMu.Unlock()
+	s := p.session
+	s.link.mu.Lock()
+	s.pump = nil
+	s.link.mu.Unlock()
+	s.readMu.Unlock()
 	p.done(p.total, err)
 }
