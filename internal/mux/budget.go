@@ -12,9 +12,13 @@ const DefaultBudget = 256 << 20
 //
 // The bound is soft by MinWindow for each session: that much is granted even
 // when the budget is used up, since a session without credit could never go on.
+//
+// What sessions have queued for sending is counted beside it: once that is a
+// quarter of the limit, each session queues little.
 type Budget struct {
-	limit int64
-	used  atomic.Int64
+	limit  int64
+	used   atomic.Int64
+	queued atomic.Int64
 }
 
 // NewBudget returns a budget of limit bytes.
@@ -22,6 +26,9 @@ func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 
 // Used returns the bytes that are committed now.
 func (b *Budget) Used() int64 { return b.used.Load() }
+
+// Queued returns the bytes that wait to be sent.
+func (b *Budget) Queued() int64 { return b.queued.Load() }
 
 // Limit returns the bytes that the budget allows.
 func (b *Budget) Limit() int64 { return b.limit }
@@ -45,6 +52,9 @@ func (b *Budget) release(n int64) { b.used.Add(-n) }
 
 // short tells that idle sessions should give credit back.
 func (b *Budget) short() bool { return b.used.Load() > b.limit/2 }
+
+// crowded tells that sessions should queue little for sending.
+func (b *Budget) crowded() bool { return b.queued.Load() > b.limit/4 }
 
 // exhausted tells that no session should be admitted at its full window.
 func (b *Budget) exhausted() bool { return b.used.Load() >= b.limit }

@@ -11,30 +11,22 @@ const (
 	// leastRTT stands for the time that scheduling takes where the network
 	// takes none; without it a window would not grow on a fast local link.
 	leastRTT = time.Millisecond
+	// smallAbout is for how long after a small session sent something others leave
+	// room for it, and besideSmall the window, in bytes, that they have then on a
+	// path that holds less.
+	smallAbout  = 100 * time.Millisecond
+	besideSmall = 64 << 10
 	// idleAfter is after how long without receipt a session counts as idle.
 	idleAfter = time.Second
 )
-
-// received accounts for n bytes that arrived: what fills the lent part of the
-// window is charged now.
-func (s *Session) received(n int) {
-	s.recvOff += wire.Offset(n)
-	if charged := s.recvLimit - s.lent; s.recvOff > charged {
-		s.link.cfg.Budget.commit(int64(s.recvOff - charged))
-		s.lent -= s.recvOff - charged
-	}
-}
 
 // lowerLimit takes back the credit beyond off, which is not below what arrived.
 func (s *Session) lowerLimit(off wire.Offset) {
 	if off >= s.recvLimit {
 		return
 	}
-	back := s.recvLimit - off
-	unpaid := min(back, s.lent)
-	s.lent -= unpaid
+	s.link.cfg.Budget.release(int64(s.recvLimit - off))
 	s.recvLimit = off
-	s.link.cfg.Budget.release(int64(back - unpaid))
 }
 
 // consumed accounts for n bytes that left the receive queue and grants credit
@@ -46,10 +38,24 @@ func (s *Session) consumed(n int) {
 	if s.state == stateDone || s.finRecv || s.readClosed || s.reclaiming {
 		return
 	}
-	if int(s.recvLimit-s.readOff) <= s.window-s.window/4 {
-		s.tune(time.Now())
+	now := time.Now()
+	window := s.fairWindow(now)
+	if int(s.recvLimit-s.readOff) <= window-window/4 {
+		s.tune(now)
 		s.grant()
 	}
+}
+
+// fairWindow returns how much of its window the session gets now: all, or while
+// small sessions are about, no more than its path holds (RFC 6349, section 3.3, has
+// the bandwidth-delay product). More would stand in queues, and what the small ones
+// send would stand behind it.
+func (s *Session) fairWindow(now time.Time) int {
+	if now.Sub(s.link.lastSmall) > smallAbout {
+		return s.window
+	}
+	holds := int(s.rate * s.link.rtt.min().Seconds() * 5 / 4)
+	return min(s.window, max(holds, besideSmall))
 }
 
 // grant extends the credit to the window as far as the budget goes.
@@ -60,7 +66,7 @@ func (s *Session) grant() {
 		s.window = min(s.window, cfg.InitialWindow)
 	}
 	outstanding := int64(s.recvLimit - s.readOff)
-	want := int64(s.window) - outstanding
+	want := int64(s.fairWindow(time.Now())) - outstanding
 	if want <= 0 {
 		return
 	}
@@ -85,6 +91,7 @@ func (s *Session) tune(now time.Time) {
 	if now.Sub(s.epoch) < 2*max(s.link.rtt.min(), leastRTT) && !s.link.cfg.Budget.short() {
 		s.window = min(2*s.window, s.link.cfg.MaxWindow)
 	}
+	s.rate = float64(s.readOff-s.epochOff) / max(now.Sub(s.epoch).Seconds(), 1e-9)
 	s.epoch, s.epochOff = now, s.readOff
 }
 
@@ -100,7 +107,7 @@ func (l *Link) reclaimIdle(now time.Time) {
 		if now.Sub(s.lastRecv) < idleAfter {
 			return
 		}
-		spare := int64(s.recvLimit-s.recvOff-s.lent) - int64(l.cfg.MinWindow)
+		spare := int64(s.recvLimit-s.recvOff) - int64(l.cfg.MinWindow)
 		if spare <= 0 || s.reclaiming || s.finRecv || s.readClosed || s.state != stateOpen {
 			continue
 		}

@@ -9,8 +9,12 @@ import (
 const (
 	// copyBelow is up to which size bytes are copied into the queue's tail
 	// rather than queued as the piece they came in. A piece may be a small part
-	// of a large transport buffer, and would keep all of it alive.
-	copyBelow = 4 << 10
+	// of a transport buffer, which gRPC makes of 16 KiB for payload, and would
+	// keep all of it alive. What waits behind much else will wait longer, and is
+	// copied up to copyWaiting.
+	copyBelow   = 4 << 10
+	copyWaiting = 12 << 10
+	muchElse    = 32 << 10
 	// firstTail and nextTail are the sizes of tails of an empty and of a filled
 	// queue.
 	firstTail = 2 << 10
@@ -30,7 +34,7 @@ type fifo struct {
 // push appends a piece and takes it over.
 func (q *fifo) push(b mem.Buffer) {
 	n := b.Len()
-	if n < copyBelow {
+	if n < copyBelow || n < copyWaiting && q.size >= muchElse {
 		q.append(b.ReadOnlyData())
 		b.Free()
 		return

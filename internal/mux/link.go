@@ -64,12 +64,13 @@ type Link struct {
 	idle     lru  // sessions by last receipt, for reclaiming
 	finished bool // the send loop ends once control is empty
 
-	lone     bool  // the receive loop handles a message of one frame
-	woken    *pump // by that frame, for the receive loop to run
-	farewell error // why the link ends once the peer has been told
-	lastRecv time.Time
-	lastPing time.Time
-	rtt      rtt
+	lone      bool      // the receive loop handles a message of one frame
+	woken     *pump     // by that frame, for the receive loop to run
+	lastSmall time.Time // when a session that sends little sent something
+	farewell  error     // why the link ends once the peer has been told
+	lastRecv  time.Time
+	lastPing  time.Time
+	rtt       rtt
 }
 
 // New returns a link over tr. The caller must call Run, which takes tr over.
@@ -91,7 +92,7 @@ func newLink(cfg Config) *Link {
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	hello := cfg.Hello
 	hello.Revision = wire.Revision
-	hello.InitialWindow = uint64(cfg.InitialWindow)
+	hello.InitialWindow = uint64(cfg.MinWindow)
 	hello.MaxData = uint32(cfg.MaxData)
 	hello.MaxSessions = uint32(cfg.MaxSessions)
 	l.control = append(l.control, wire.Frame{Kind: wire.KindHello, Hello: &hello})

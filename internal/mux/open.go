@@ -144,11 +144,11 @@ func (s *Session) Wait(ctx context.Context) error {
 	}
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
-	if s.err != nil {
+	if s.err != nil && !s.opened {
 		s.discard()
 		return s.err
 	}
-	return nil
+	return nil // what came after the open, Read tells
 }
 
 // openError turns the end of a context, before the open was sent, into an error
@@ -214,9 +214,20 @@ func (in *Incoming) Accept() (*Session, error) {
 	in.accepted = true
 	in.free()
 	s.state = stateOpen
+	s.widen()
 	s.link.sendControl(wire.Frame{Kind: wire.KindOpened, Session: s.id, Offset: s.recvLimit})
 	s.schedule()
 	return s, nil
+}
+
+// widen gives a session that the peer opened its first whole window, as far as
+// the budget has it to spare. mu is held.
+func (s *Session) widen() {
+	cfg := &s.link.cfg
+	if s.finRecv || s.readClosed || cfg.Budget.short() {
+		return
+	}
+	s.recvLimit += wire.Offset(cfg.Budget.reserve(int64(cfg.InitialWindow-cfg.MinWindow), 0))
 }
 
 // Refuse tells the peer why the target is not connected.

@@ -122,11 +122,9 @@ func (l *Link) handleOpen(f *wire.Frame) error {
 	s := l.newSession(f.Session)
 	s.target, s.requestID, s.trace = f.Open.Target, f.Open.RequestID, f.Open.Trace
 	s.sendLimit = wire.Offset(f.Open.Window)
-	// The first window was promised in HELLO, before anybody knew how many
-	// sessions there would be. Most never use it, so it is charged as it fills.
-	s.recvLimit = wire.Offset(l.cfg.InitialWindow)
-	s.lent = wire.Offset(max(l.cfg.InitialWindow-l.cfg.MinWindow, 0))
-	l.cfg.Budget.commit(int64(s.recvLimit - s.lent))
+	// What HELLO promised to every session, whatever the budget says.
+	s.recvLimit = wire.Offset(l.cfg.MinWindow)
+	l.cfg.Budget.commit(int64(s.recvLimit))
 	l.peerOpen++
 	l.pending++
 	if f.Payload != nil {
@@ -174,10 +172,10 @@ func (s *Session) handleData(f *wire.Frame) {
 		})
 	case n == 0:
 	case s.readClosed:
-		s.received(n)
+		s.recvOff += wire.Offset(n)
 		s.consumed(n)
 	default:
-		s.received(n)
+		s.recvOff += wire.Offset(n)
 		s.recvQ.push(f.Payload)
 		f.Payload = nil
 		s.wakeReaders()
@@ -200,7 +198,7 @@ func (s *Session) handleStop() {
 		return
 	}
 	s.stopRecv = true
-	s.sendQ.drop()
+	s.dropQueued()
 	s.finQueued = true // answers with FIN at what was sent
 	s.writable.Broadcast()
 	s.schedule()
@@ -211,7 +209,7 @@ func (s *Session) handleOpened(off wire.Offset) {
 		s.reset(protocolError("OPENED for a session that is not being opened"))
 		return
 	}
-	s.state = stateOpen
+	s.state, s.opened = stateOpen, true
 	s.raiseLimit(off)
 	close(s.decided)
 }

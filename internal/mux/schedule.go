@@ -1,6 +1,10 @@
 package mux
 
-import "github.com/culvertdev/culvert/internal/wire"
+import (
+	"time"
+
+	"github.com/culvertdev/culvert/internal/wire"
+)
 
 const (
 	// quantum is what a session may send in its turn while others wait.
@@ -72,9 +76,13 @@ func (l *Link) fillData(b *wire.Batch) {
 		if alone {
 			turn = limit - b.Len()
 		}
-		s.deficit = max(s.deficit-s.emitData(b, turn), -quantum)
+		n := s.emitData(b, turn)
+		s.deficit = max(s.deficit-n, -quantum)
 		if s.sendable() {
 			continue
+		}
+		if fresh && n > 0 && n < smallWrite {
+			s.link.lastSmall = time.Now()
 		}
 		// A session that ran dry waits behind the busy ones once, so that one
 		// that sends little but often does not always count as fresh.
@@ -92,6 +100,7 @@ func (s *Session) emitData(b *wire.Batch, limit int) int {
 		most := uint64(min(limit-n, int(s.link.peer.MaxData)))
 		piece := s.sendQ.pop(int(min(most, uint64(s.sendLimit-s.sendOff))))
 		n += piece.Len()
+		s.link.cfg.Budget.queued.Add(-int64(piece.Len()))
 		s.sendOff += wire.Offset(piece.Len())
 		b.Append(&wire.Frame{Kind: wire.KindData, Session: s.id, Payload: piece})
 	}
@@ -100,7 +109,7 @@ func (s *Session) emitData(b *wire.Batch, limit int) int {
 		b.Append(&wire.Frame{Kind: wire.KindFin, Session: s.id, Offset: s.sendOff})
 		s.settle()
 	}
-	if s.sendQ.size <= s.link.cfg.SendBuffer/2 {
+	if s.sendQ.size <= s.sendRoom()/2 {
 		s.writable.Signal()
 	}
 	return n

@@ -45,6 +45,7 @@ type Session struct {
 	err     *Error        // why the session failed
 	closed  bool          // Close was called
 	decided chan struct{} // own: closed by OPENED or failure
+	opened  bool          // own: OPENED came
 	cancel  context.CancelCauseFunc
 
 	writable   sync.Cond
@@ -63,10 +64,10 @@ type Session struct {
 	recvOff    wire.Offset // received
 	readOff    wire.Offset // given to the reader
 	recvLimit  wire.Offset // granted
-	lent       wire.Offset // part of what is granted that the budget has not been charged for
 	window     int
 	epoch      time.Time // since when epochOff counts
 	epochOff   wire.Offset
+	rate       float64 // bytes a second that the reader took, of the last window
 	lastRecv   time.Time
 	finRecv    bool
 	readClosed bool
@@ -156,7 +157,7 @@ func (s *Session) abort(e *Error) {
 	if s.err == nil {
 		s.err = e
 	}
-	s.sendQ.drop()
+	s.dropQueued()
 	s.lowerLimit(s.recvOff)
 	s.remove()
 	if s.cancel != nil {

@@ -360,3 +360,42 @@ func TestDrain(t *testing.T) {
 		}
 	})
 }
+
+func TestResetAfterTheOpenLosesNothingBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reset := make(chan struct{})
+		accept := func(_ context.Context, in *mux.Incoming) {
+			s, err := in.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := s.Write([]byte("hello")); err != nil {
+				t.Error(err)
+			}
+			if err := s.CloseWrite(); err != nil {
+				t.Error(err)
+			}
+			<-reset
+			s.Reset(wire.CodeConnectionReset, wire.HopTarget, "later")
+		}
+		p := muxtest.New(t, func(_, a *mux.Config) { a.Handler = accept })
+		s, err := p.Dialler.Start(t.Context(), mux.Request{Target: wire.KubernetesAPI()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // opened, written and ended
+		close(reset)
+		synctest.Wait()
+		if err := s.Wait(t.Context()); err != nil {
+			t.Errorf("Wait for a session that was opened gave %v", err)
+		}
+		if got, err := io.ReadAll(s); string(got) != "hello" {
+			t.Errorf("read %q, %v", got, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		p.Stop()
+	})
+}

@@ -34,6 +34,7 @@ func (s *Session) Write(p []byte) (int, error) {
 		n := min(len(p), room, writePiece)
 		if n < smallWrite {
 			s.sendQ.append(p[:n])
+			s.link.cfg.Budget.queued.Add(int64(n))
 			s.schedule()
 			s.link.mu.Unlock()
 		} else {
@@ -57,6 +58,7 @@ func (s *Session) enqueue(b mem.Buffer) error {
 		b.Free()
 		return err
 	}
+	s.link.cfg.Budget.queued.Add(int64(b.Len()))
 	s.sendQ.push(b)
 	s.schedule()
 	return nil
@@ -80,7 +82,7 @@ func (s *Session) ReadFrom(r io.Reader) (int64, error) {
 		buf, rerr := in.read(size)
 		if buf != nil {
 			n := len(*buf)
-			if err := s.enqueue(mem.NewBuffer(buf, buffer.Pool())); err != nil {
+			if err := s.enqueue(fitting(buf)); err != nil {
 				return total, err
 			}
 			total += int64(n)
@@ -98,6 +100,17 @@ func (s *Session) ReadFrom(r io.Reader) (int64, error) {
 			return total, rerr
 		}
 	}
+}
+
+// fitting returns what was read in a buffer that is not much larger; it takes buf
+// over.
+func fitting(buf *[]byte) mem.Buffer {
+	if n := len(*buf); n >= cap(*buf)/2 || n < copyBelow { // the queue copies what is that small
+		return mem.NewBuffer(buf, buffer.Pool())
+	}
+	b := buffer.Copy(*buf)
+	buffer.Pool().Put(buf)
+	return b
 }
 
 // source reads into pooled buffers.
@@ -130,6 +143,22 @@ func (in source) read(size int) (*[]byte, error) {
 
 const maxReadBuffer = 128 << 10
 
+// sendRoom returns how much the session may have queued for sending: little while
+// the peer gives no credit for more, or while all sessions together have much.
+func (s *Session) sendRoom() int {
+	cfg := &s.link.cfg
+	if s.sendOff >= s.sendLimit || cfg.Budget.crowded() {
+		return min(cfg.MinWindow, cfg.SendBuffer)
+	}
+	return cfg.SendBuffer
+}
+
+// dropQueued forgets what was to be sent. mu is held.
+func (s *Session) dropQueued() {
+	s.link.cfg.Budget.queued.Add(-int64(s.sendQ.size))
+	s.sendQ.drop()
+}
+
 // waitRoom is awaitRoom for a caller without mu.
 func (s *Session) waitRoom() (int, error) {
 	s.link.mu.Lock()
@@ -144,7 +173,7 @@ func (s *Session) awaitRoom() (int, error) {
 		if err := s.writeError(); err != nil {
 			return 0, err
 		}
-		if room := s.link.cfg.SendBuffer - s.sendQ.size; room > 0 {
+		if room := s.sendRoom() - s.sendQ.size; room > 0 {
 			return room, nil
 		}
 		s.writable.Wait()

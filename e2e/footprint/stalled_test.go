@@ -1,0 +1,261 @@
+package footprint
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/culvertdev/culvert/e2e/testbed"
+	"github.com/culvertdev/culvert/internal/mux"
+)
+
+const (
+	// stalledSessions stand at the same time; stalledAtOnce are opened at once.
+	stalledSessions = 1000
+	stalledAtOnce   = 16
+	// A source writes a block an interval, slowly enough that the kernel has no
+	// reason to make the buffers on the way larger. It has no end.
+	sourceBlock    = 8 << 10
+	sourceInterval = 40 * time.Millisecond
+	// Others are measured before, and while all sessions stand.
+	stalledBaseline = 1500 * time.Millisecond
+	stalledMeasured = 3 * time.Second
+	pingSize        = 1 << 10
+	// stalledBudget is what a hub may hold; its flags do not change it.
+	stalledBudget = mux.DefaultBudget
+)
+
+func testStalled(t *testing.T, l *lab) {
+	must(t, limitSockets())
+	must(t, l.private.Inside.Do(limitSockets))
+	block := make([]byte, sourceBlock)
+	downloads := &sources{}
+	t.Run("N1: 1 000 answers that nobody reads: the hub stays within its budget, and requests beside them go on", func(t *testing.T) {
+		h := l.startHub(t, "downloads")
+		path := l.serve(t, l.listen(t, true), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			downloads.write(r.Context(), w, block)
+		}))
+		l.stall(t, h, downloads, func(ctx context.Context, c *http.Client) (func() error, error) {
+			resp, err := h.open(ctx, c, http.MethodGet, path+"/endless", nil)
+			if err != nil {
+				return nil, err
+			}
+			return resp.Body.Close, nil
+		})
+	})
+	uploads := &sources{}
+	t.Run("N1: 1 000 uploads that nobody reads: the hub stays within its budget, and requests beside them go on", func(t *testing.T) {
+		h := l.startHub(t, "uploads")
+		path := l.serve(t, l.listen(t, true), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done() // and reads nothing
+		}))
+		l.stall(t, h, uploads, func(ctx context.Context, c *http.Client) (func() error, error) {
+			body, source := io.Pipe()
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				uploads.write(ctx, source, block)
+			}()
+			go func() {
+				resp, err := h.open(ctx, c, http.MethodPut, path+"/endless", body)
+				if err == nil {
+					err = resp.Body.Close()
+				}
+				body.CloseWithError(err)
+			}()
+			return func() error {
+				err := source.Close()
+				<-ended
+				return err
+			}, nil
+		})
+	})
+}
+
+// sources are writers without an end.
+type sources struct {
+	begun, bytes atomic.Int64
+}
+
+// write writes blocks until w or ctx ends.
+func (s *sources) write(ctx context.Context, w io.Writer, block []byte) {
+	s.begun.Add(1)
+	ticker := time.NewTicker(sourceInterval)
+	defer ticker.Stop()
+	for {
+		n, err := w.Write(block)
+		s.bytes.Add(int64(n))
+		if err != nil {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// standsBelow is how much more all sources may get rid of in a second when they
+// count as standing, as a part of what they got rid of: the kernel goes on to make
+// some room for a long time.
+const (
+	standsBelow = 0.05
+	standsFor   = 500 * time.Millisecond
+)
+
+// await waits until all sources have begun and stand.
+func (s *sources) await(t *testing.T) {
+	t.Helper()
+	last := int64(0)
+	ticker := time.NewTicker(standsFor)
+	defer ticker.Stop()
+	late := time.NewTimer(25 * time.Second)
+	defer late.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-late.C:
+			t.Fatalf("%d of %d sources have begun, and they still get rid of bytes: %d KiB", s.begun.Load(), stalledSessions, s.bytes.Load()>>10)
+		}
+		now := s.bytes.Load()
+		if s.begun.Load() == stalledSessions && float64(now-last) < standsBelow*standsFor.Seconds()*float64(now) {
+			return
+		}
+		last = now
+	}
+}
+
+// stall opens all sessions and measures others beside them.
+func (l *lab) stall(t *testing.T, h *hub, from *sources, open func(context.Context, *http.Client) (func() error, error)) {
+	answer := []byte(strings.Repeat("p", pingSize))
+	ping := l.serve(t, l.listen(t, false), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(answer) // the client sees what is missing
+	}))
+	other := h.client(t, nil)
+	request := func(ctx context.Context) error { return h.get(ctx, other, ping+"/ping") }
+	before := measure(t, stalledBaseline, request)
+	start := memory(t, h)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	began := time.Now()
+	end := openAll(ctx, t, h.client(t, dialNarrow), open)
+	t.Cleanup(func() { cancel(); end() })
+	opened := time.Since(began)
+	from.await(t)
+	standing := time.Since(began)
+	sent := from.bytes.Load()
+	while := measure(t, stalledMeasured, request)
+	after := memory(t, h)
+	used, pressure, err := kernelTCP()
+	must(t, err)
+
+	t.Logf("others before: %v", before)
+	t.Logf("others during: %v", while)
+	t.Logf("%d sessions opened in %v, all stood after %v with %d KiB sent", stalledSessions,
+		opened.Round(time.Millisecond), standing.Round(time.Millisecond), sent>>10)
+	for i, name := range []string{"hub", "agent"} {
+		t.Logf("%s: %d KiB before, now %d KiB, at most %d KiB", name, start[i].Resident>>10, after[i].Resident>>10, after[i].Peak>>10)
+	}
+	t.Logf("kernel: %d KiB for TCP, short from %d KiB on", used>>10, pressure>>10)
+	if used >= pressure {
+		t.Errorf("the kernel is short of memory for TCP: raise net.ipv4.tcp_mem, or end what else has connections")
+	}
+	if more := float64(from.bytes.Load()-sent) / stalledMeasured.Seconds(); more > standsBelow*float64(sent) {
+		t.Errorf("the sources went on: %d KiB, then %d", sent>>10, from.bytes.Load()>>10)
+	}
+	if after[0].Peak > stalledBudget {
+		t.Errorf("the hub held %d KiB, its budget is %d", after[0].Peak>>10, stalledBudget>>10)
+	}
+	// The allowance is for a machine that does something else too.
+	if limit := 2*before.p99 + 10*time.Millisecond; while.p99 > limit {
+		t.Errorf("the 99th percentile of others rose from %v to %v, limit %v", before.p99, while.p99, limit)
+	}
+}
+
+// openAll opens every session and returns how to end them.
+func openAll(ctx context.Context, t *testing.T, c *http.Client, open func(context.Context, *http.Client) (func() error, error)) (end func()) {
+	t.Helper()
+	var mu sync.Mutex
+	var ends []func() error
+	var errs []error
+	numbers := make(chan int)
+	var opening sync.WaitGroup
+	for range stalledAtOnce {
+		opening.Go(func() {
+			for range numbers {
+				one, err := open(ctx, c)
+				mu.Lock()
+				if err != nil {
+					errs = append(errs, err)
+				} else {
+					ends = append(ends, one)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for i := range stalledSessions {
+		numbers <- i
+	}
+	close(numbers)
+	opening.Wait()
+	if len(errs) > 0 {
+		t.Errorf("%d of %d sessions were not opened, the first: %v", len(errs), stalledSessions, errs[0])
+	}
+	return func() {
+		for _, one := range ends {
+			_ = one() // cut in the middle
+		}
+	}
+}
+
+// memory is that of hub and agent.
+func memory(t *testing.T, h *hub) (m [2]testbed.Memory) {
+	t.Helper()
+	for i, p := range []*testbed.Process{h.process, h.agent} {
+		var err error
+		m[i], err = p.Memory()
+		must(t, err)
+	}
+	return m
+}
+
+// latencies are how long requests took.
+type latencies struct {
+	count            int
+	median, p99, max time.Duration
+}
+
+// String is for logs.
+func (l latencies) String() string {
+	return fmt.Sprintf("%d requests, median %v, p99 %v, max %v", l.count,
+		l.median.Round(10*time.Microsecond), l.p99.Round(10*time.Microsecond), l.max.Round(10*time.Microsecond))
+}
+
+// measure makes one request after the other for d. One that fails, or takes more
+// than five seconds, fails the test.
+func measure(t *testing.T, d time.Duration, request func(context.Context) error) latencies {
+	t.Helper()
+	var took []time.Duration
+	for began := time.Now(); time.Since(began) < d; {
+		started := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		err := request(ctx)
+		cancel()
+		if err != nil {
+			t.Fatalf("request %d, after %v: %v", len(took), time.Since(started), err)
+		}
+		took = append(took, time.Since(started))
+	}
+	slices.Sort(took)
+	at := func(p float64) time.Duration { return took[int(p*float64(len(took)-1))] }
+	return latencies{len(took), at(0.5), at(0.99), at(1)}
+}
