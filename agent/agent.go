@@ -1,9 +1,17 @@
 // Package agent is a Culvert agent that can be embedded in another program; the
 // binary culvert-agent is a thin shell over it.
 //
-//	a, err := agent.New(agent.Config{Hub: "hub.example.com:443", HubCA: "ca.crt", Cert: "tls.crt", Key: "tls.key"})
+//	cfg := agent.Config{State: "/var/lib/culvert-agent"}
+//	err := agent.Join(ctx, cfg, agent.JoinConfig{Token: token})
+//	if err != nil { … }
+//	a, err := agent.New(cfg)
 //	if err != nil { … }
 //	err = a.Run(ctx)
+//
+// [Join] gets a certificate with a join token, once; [Agent.Run] renews it over
+// the tunnel at two thirds of its life, with a new key each time, and asks for the
+// hub's CAs every hour. Certificates that somebody else makes are files instead:
+// Config.CertDir, or Config.Cert and Config.Key. Those are followed.
 package agent
 
 import (
@@ -14,12 +22,13 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/fault"
 	"github.com/culvertdev/culvert/internal/mux"
-	"github.com/culvertdev/culvert/internal/pki"
+	"github.com/culvertdev/culvert/internal/outbound"
 	"github.com/culvertdev/culvert/internal/splice"
 	"github.com/culvertdev/culvert/internal/tunnel"
 	"github.com/culvertdev/culvert/internal/upstream"
@@ -34,6 +43,9 @@ type Agent struct {
 	log      *slog.Logger
 	upstream *upstream.Upstream
 	dialer   *tunnel.Dialer
+	trust    trust
+	way      *outbound.Dialer
+	hub      string
 	draining atomic.Bool
 }
 
@@ -44,31 +56,37 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("agent configuration: %w", err)
 	}
 	a := &Agent{cfg: cfg, log: cfg.Logger}
-	pair, err := pki.LoadKeyPair(cfg.Cert, cfg.Key)
-	if err != nil {
-		return nil, fmt.Errorf("agent certificate: %w", err)
+	var err error
+	if a.trust, err = newTrust(cfg); err != nil {
+		return nil, err
 	}
-	hubCA, err := pki.LoadBundle(cfg.HubCA)
-	if err != nil {
-		return nil, fmt.Errorf("hub CA: %w", err)
+	if a.way, err = outbound.New(cfg.Proxy, a.log); err != nil {
+		return nil, err
 	}
 	if a.upstream, err = newUpstream(cfg); err != nil {
 		return nil, err
 	}
+	a.hub, _ = a.trust.hub()
 	a.dialer = tunnel.NewDialer(tunnel.DialerConfig{
-		Address: cfg.Hub,
+		Address: a.hub,
 		TLS: func() *tls.Config {
+			_, name := a.trust.hub()
 			return &tls.Config{
-				MinVersion:           tls.VersionTLS13,
-				ServerName:           cfg.HubName,
-				RootCAs:              hubCA.Pool(),
-				GetClientCertificate: pair.GetClientCertificate,
+				MinVersion: tls.VersionTLS13,
+				ServerName: name,
+				RootCAs:    a.trust.roots(),
+				// Given even to a hub that names other authorities, so that the refusal
+				// is the hub's and says why.
+				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+					return a.trust.certificate(), nil
+				},
 			}
 		},
+		Dial: a.way.DialContext,
 		Mux: mux.Config{
 			Hello:   wire.Hello{Version: version.String(), Labels: cfg.Labels, Instance: rand.Text()},
 			Hop:     wire.HopAgent,
-			Budget:  mux.NewBudget(mux.DefaultBudget),
+			Budget:  mux.NewBudget(cfg.Memory.Value() / 2),
 			Handler: a.handle,
 		},
 		Logger: a.log,
@@ -102,13 +120,23 @@ func newUpstream(cfg Config) (*upstream.Upstream, error) {
 func (a *Agent) Run(ctx context.Context) error {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	metrics, err := a.serveMetrics(run)
+	if err != nil {
+		return errors.Join(err, a.drain())
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- a.dialer.Run(run) }()
-	a.log.Info("agent is running", "hub", a.cfg.Hub, "version", version.String())
+	var loops sync.WaitGroup
+	if state, ok := a.trust.(*stateTrust); ok {
+		r := newRenewer(state, a.dialer.Conn)
+		loops.Go(func() { r.run(run) })
+	}
+	a.log.Info("agent is running", "hub", a.hub, "version", version.String())
 	<-ctx.Done()
-	err := a.drain()
+	err = a.drain()
 	stop()
-	err = errors.Join(err, <-ended)
+	loops.Wait()
+	err = errors.Join(err, <-ended, metrics.close())
 	a.log.Info("agent has ended")
 	return err
 }

@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/culvertdev/culvert/internal/outbound"
 	"github.com/culvertdev/culvert/internal/route"
 	"github.com/culvertdev/culvert/internal/upstream"
 )
@@ -17,21 +20,40 @@ import (
 // end.
 const DefaultDrainTimeout = 15 * time.Second
 
+// DefaultMemory and LeastMemory are of Config.Memory, in bytes.
+const (
+	DefaultMemory = 256 << 20
+	LeastMemory   = 32 << 20
+)
+
 // Config sets up an agent. The JSON names are those of the configuration file;
 // unknown ones are errors. It is copied by [New].
 type Config struct {
-	// Hub is the hub's host:port. Required.
+	// State is the folder of what [Join] got from the hub: certificate, key, the
+	// hub's address and CAs. The agent renews them there. Default [DefaultState],
+	// unless a certificate is given.
+	State string `json:"state,omitempty"`
+	// Hub is the hub's host:port. Default that of State; required with a
+	// certificate.
 	Hub string `json:"hub,omitempty"`
 	// HubCA is a PEM file of the CAs that the hub's certificate comes from, read
-	// again when it changes. Required.
+	// again when it changes, or [SystemCA]. Default those of State, which follow the
+	// hub's, or ca.crt of CertDir; required with Cert.
 	HubCA string `json:"hubCA,omitempty"`
 	// HubName is the name in the hub's certificate where it is not the host of
 	// Hub.
 	HubName string `json:"hubName,omitempty"`
-	// Cert and Key are PEM files of the agent's certificate, which says whose
-	// cluster this is; read again when they change. Required.
+	// Cert and Key are PEM files of a certificate which somebody else makes and
+	// renews, in the place of State. It says whose cluster this is. Read again when
+	// they change.
 	Cert string `json:"cert,omitempty"`
 	Key  string `json:"key,omitempty"`
+	// CertDir is a folder with tls.crt, tls.key and ca.crt, as cert-manager and
+	// Secrets of Kubernetes have them. It stands for Cert, Key and HubCA.
+	CertDir string `json:"certDir,omitempty"`
+	// Proxy leads to the hub. Default: what HTTPS_PROXY and NO_PROXY of the
+	// environment say.
+	Proxy outbound.Config `json:"proxy,omitzero"`
 	// Kubeconfig and Context are the credentials for the cluster's API server.
 	// Default: the service account of the pod.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
@@ -53,6 +75,14 @@ type Config struct {
 	// DrainTimeout is how long sessions may go on once the agent is told to end.
 	// Default 15 s.
 	DrainTimeout metav1.Duration `json:"drainTimeout,omitzero"`
+	// Memory is what the process plans with, in bytes ("256Mi"): half of it bounds
+	// what targets that do not read can make it hold. Package agent does not limit
+	// the process; culvert-agent makes the garbage collector keep to it. Default
+	// 256 MiB, least 32 MiB.
+	Memory resource.Quantity `json:"memory,omitzero"`
+	// MetricsListen serves /metrics, /healthz and /readyz in clear text to whoever
+	// reaches this host:port or :port. Default nowhere.
+	MetricsListen string `json:"metricsListen,omitempty"`
 
 	// Kubernetes takes the place of Kubeconfig and Context in programs that
 	// embed an agent.
@@ -62,8 +92,14 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
+	if c.Memory.IsZero() {
+		c.Memory = *resource.NewQuantity(DefaultMemory, resource.BinarySI)
+	}
 	if c.DrainTimeout.Duration == 0 {
 		c.DrainTimeout.Duration = DefaultDrainTimeout
+	}
+	if c.State == "" && !c.operator() {
+		c.State = DefaultState
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -71,19 +107,12 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// operator tells that somebody else makes the certificate.
+func (c *Config) operator() bool { return c.Cert != "" || c.Key != "" || c.CertDir != "" }
+
 // Validate names everything that is wrong, with the path of the field.
 func (c *Config) Validate() error {
-	var problems []error
-	for _, f := range []struct{ field, value, what string }{
-		{"hub", c.Hub, "the hub's host:port"},
-		{"hubCA", c.HubCA, "a PEM file that verifies the hub"},
-		{"cert", c.Cert, "the PEM file of the agent's certificate"},
-		{"key", c.Key, "the PEM file of the agent's key"},
-	} {
-		if f.value == "" {
-			problems = append(problems, fmt.Errorf("%s: required: %s", f.field, f.what))
-		}
-	}
+	problems := c.trustProblems()
 	if c.Hub != "" {
 		if _, err := route.ParseAddress(c.Hub); err != nil {
 			problems = append(problems, fmt.Errorf("hub: want host:port, without a scheme: %w", err))
@@ -92,13 +121,51 @@ func (c *Config) Validate() error {
 	if c.Kubernetes != nil && (c.Kubeconfig != "" || c.Context != "") {
 		problems = append(problems, errors.New("kubeconfig, context: not together with credentials given by the program"))
 	}
+	if !c.Memory.IsZero() && c.Memory.Value() < LeastMemory {
+		problems = append(problems, fmt.Errorf("memory: %v is less than %v", &c.Memory, resource.NewQuantity(LeastMemory, resource.BinarySI)))
+	}
 	if c.DrainTimeout.Duration < 0 {
 		problems = append(problems, fmt.Errorf("drainTimeout: %v is negative", c.DrainTimeout.Duration))
+	}
+	if err := c.Proxy.Validate(); err != nil {
+		problems = append(problems, fmt.Errorf("proxy: %w", err))
+	}
+	if c.MetricsListen != "" {
+		if _, _, err := net.SplitHostPort(c.MetricsListen); err != nil {
+			problems = append(problems, fmt.Errorf("metricsListen: want host:port or :port: %w", err))
+		}
 	}
 	if _, _, err := c.rules(); err != nil {
 		problems = append(problems, err)
 	}
 	return errors.Join(problems...)
+}
+
+// trustProblems judges what says who the agent is, and whom it believes.
+func (c *Config) trustProblems() []error {
+	if !c.operator() {
+		return nil // the state has what is not given
+	}
+	var problems []error
+	if c.State != "" {
+		problems = append(problems, errors.New("state, cert, key, certDir: the certificate is either one of a state folder that the agent has joined from, or one that somebody else renews"))
+	}
+	required := []struct{ field, value, what string }{{"hub", c.Hub, "the hub's host:port"}}
+	if c.CertDir == "" {
+		required = append(required, []struct{ field, value, what string }{
+			{"hubCA", c.HubCA, `a PEM file that verifies the hub, or "` + SystemCA + `"`},
+			{"cert", c.Cert, "the PEM file of the agent's certificate"},
+			{"key", c.Key, "the PEM file of the agent's key"},
+		}...)
+	} else if c.Cert != "" || c.Key != "" {
+		problems = append(problems, errors.New("cert, key, certDir: give two files or a folder"))
+	}
+	for _, f := range required {
+		if f.value == "" {
+			problems = append(problems, fmt.Errorf("%s: required: %s", f.field, f.what))
+		}
+	}
+	return problems
 }
 
 // rules parses the allow lists.

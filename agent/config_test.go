@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -8,18 +9,34 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// childState in the environment makes the test binary save to that folder until
+// it is killed.
+const childState = "CULVERT_TEST_SAVE_TO"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childState); dir != "" {
+		os.Exit(saveForever(dir))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestValidateNamesEveryField(t *testing.T) {
 	good := Config{Hub: "hub.example.com:443", HubCA: "ca", Cert: "c", Key: "k"}
-	if err := good.Validate(); err != nil {
-		t.Fatalf("a good configuration: %v", err)
+	for _, c := range []Config{good, {}, {State: "s"}, {State: "s", Hub: "hub.example.com:443", HubCA: SystemCA}, {Hub: "h:1", CertDir: "d"}} {
+		if err := c.Validate(); err != nil {
+			t.Errorf("a good configuration: %v", err)
+		}
 	}
 	for title, c := range map[string]struct {
 		change func(*Config)
 		want   []string
 	}{
-		"nothing set":      {func(c *Config) { *c = Config{} }, []string{"hub: required", "hubCA: required", "cert: required", "key: required"}},
+		"a key alone":      {func(c *Config) { *c = Config{Key: "k"} }, []string{"hub: required", "hubCA: required", "cert: required"}},
+		"a folder alone":   {func(c *Config) { *c = Config{CertDir: "d"} }, []string{"hub: required"}},
+		"folder and file":  {func(c *Config) { c.CertDir = "d" }, []string{"cert, key, certDir: give two files or a folder"}},
+		"two identities":   {func(c *Config) { c.State = "s" }, []string{"state, cert, key, certDir:", "somebody else renews"}},
+		"proxy":            {func(c *Config) { c.Proxy.URL = "ftp://x" }, []string{"proxy: url:", "ftp"}},
+		"metrics":          {func(c *Config) { c.MetricsListen = "9090" }, []string{"metricsListen: want host:port"}},
 		"a scheme":         {func(c *Config) { c.Hub = "https://hub.example.com" }, []string{"hub: want host:port, without a scheme"}},
 		"no port":          {func(c *Config) { c.Hub = "hub.example.com" }, []string{"hub: want host:port"}},
 		"service rule":     {func(c *Config) { c.AllowServices = []string{"monitoring/prometheus", "web"} }, []string{"allowServices[1]", "web"}},

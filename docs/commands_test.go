@@ -142,6 +142,7 @@ func commandLines(text string) []string {
 	var found []string
 	for line := range strings.Lines(source.String()) {
 		line, _, _ = strings.Cut(line, " #")
+		line = regexp.MustCompile(`\s+(2?>|&( |$)).*$`).ReplaceAllString(strings.TrimSpace(line), "")
 		for _, part := range regexp.MustCompile(`&&|[;|(]`).Split(line, -1) {
 			part = strings.TrimPrefix(strings.TrimPrefix(strings.TrimSpace(part), "$ "), "bin/")
 			if regexp.MustCompile(`^(culvert|culvert-hub|culvert-agent|make)( |$)`).MatchString(part) {
@@ -159,8 +160,11 @@ func checkLine(line string, found map[string]command, makefile string) error {
 		return checkMake(words[1:], makefile)
 	}
 	name := words[0]
-	for _, word := range words[1:] {
+	for i, word := range words[1:] {
 		c := found[name]
+		if before := words[i]; strings.HasPrefix(before, "-") && !strings.Contains(before, "=") && !strings.HasPrefix(word, "-") {
+			continue // the value of a flag
+		}
 		flag, isFlag := strings.CutPrefix(word, "--")
 		flag, _, _ = strings.Cut(flag, "=")
 		switch {

@@ -54,7 +54,7 @@ func same(t *testing.T, what string, documented, existing []string) {
 }
 
 // fieldsOf returns the names of a configuration's fields in its file, with those
-// of a part as part.field.
+// of a part as part.field, and those of a list's elements as list[].field.
 func fieldsOf(t reflect.Type, prefix string) []string {
 	var names []string
 	for field := range t.Fields() {
@@ -62,11 +62,18 @@ func fieldsOf(t reflect.Type, prefix string) []string {
 		if name == "" || name == "-" {
 			continue
 		}
-		if of := field.Type; of.Kind() == reflect.Pointer && of.Elem().Kind() == reflect.Struct {
-			names = append(names, fieldsOf(of.Elem(), prefix+name+".")...)
+		of := field.Type
+		if of.Kind() == reflect.Pointer {
+			of = of.Elem()
+		}
+		if of.Kind() == reflect.Struct && strings.HasPrefix(of.PkgPath(), "github.com/culvertdev/culvert/") {
+			names = append(names, fieldsOf(of, prefix+name+".")...)
 			continue
 		}
 		names = append(names, prefix+name)
+		if of.Kind() == reflect.Slice && of.Elem().Kind() == reflect.Struct {
+			names = append(names, fieldsOf(of.Elem(), prefix+name+"[].")...)
+		}
 	}
 	return names
 }

@@ -46,12 +46,13 @@ func TestExamples(t *testing.T) {
 			text := read(t, file)
 			for _, field := range fields {
 				leaf := field[strings.LastIndex(field, ".")+1:]
-				if !regexp.MustCompile(`(?m)^[# ]*(.*: )?` + leaf + `:`).MatchString(text) {
+				if !regexp.MustCompile(`(?m)^[# -]*(.*: )?` + leaf + `:`).MatchString(text) {
 					t.Errorf("%s: the field %s is not shown", file, field)
 				}
 			}
 			for _, m := range regexp.MustCompile(`(?m)^# ([a-z][A-Za-z]*):( |$)`).FindAllStringSubmatch(text, -1) {
-				if !slices.Contains(fields, m[1]) {
+				block := func(field string) bool { return strings.HasPrefix(field, m[1]+".") }
+				if !slices.Contains(fields, m[1]) && !slices.ContainsFunc(fields, block) {
 					t.Errorf("%s: %s is no field", file, m[1])
 				}
 			}

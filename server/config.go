@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -20,7 +21,10 @@ const (
 	// DefaultIdentityPrefix is that of Open Cluster Management.
 	DefaultIdentityPrefix = identity.DefaultPrefix
 	DefaultDrainTimeout   = 15 * time.Second
-	DefaultOpenTimeout    = 15 * time.Second
+	// DefaultMemory and LeastMemory are of Config.Memory, in bytes.
+	DefaultMemory      = 512 << 20
+	LeastMemory        = 32 << 20
+	DefaultOpenTimeout = 15 * time.Second
 )
 
 // Config sets up a hub. The JSON names are those of the configuration file;
@@ -34,15 +38,32 @@ type Config struct {
 	// State is the folder with the hub's CAs and its store, created at first
 	// start. Required.
 	State string `json:"state,omitempty"`
-	// TLSCert and TLSKey are PEM files of the serving certificate, read again
-	// when they change. Without them the hub issues its own for TLSNames.
+	// Advertise is the host:port at which agents reach the hub; join tokens have
+	// it. Default: the first of the certificate's names that is not of this machine
+	// alone, with the port of the first of Listen.
+	Advertise string `json:"advertise,omitempty"`
+	// TLSCert and TLSKey are files of the serving certificate, read again when
+	// they change: PEM or base64 of PEM. Without TLSKey, TLSCert has both, in any
+	// order. Without either, and as long as neither exists, the hub issues its own
+	// for TLSNames.
 	TLSCert string `json:"tlsCert,omitempty"`
 	TLSKey  string `json:"tlsKey,omitempty"`
 	// TLSNames are DNS names and IP addresses for the certificate that the hub
 	// issues itself. Default localhost, 127.0.0.1 and ::1.
 	TLSNames []string `json:"tlsNames,omitempty"`
+	// TLS has the further settings of serving clients.
+	TLS *TLS `json:"tls,omitempty"`
+	// ACME gets the serving certificate from a public CA.
+	ACME *ACME `json:"acme,omitempty"`
+	// Certificates says who signs what, and for how long.
+	Certificates *Certificates `json:"certificates,omitempty"`
+	// Enrolment says how agents join.
+	Enrolment *Enrolment `json:"enrolment,omitempty"`
+	// Admins may administer the hub over HTTPS. Default nobody.
+	Admins *Admins `json:"admins,omitempty"`
 	// AgentCA is a PEM file of the CAs that agents' certificates come from, read
-	// again when it changes. Default the agents CA of the state folder.
+	// again when it changes: the same as Certificates.Agents without a key. Default
+	// the agents CA of the state folder.
 	AgentCA string `json:"agentCA,omitempty"`
 	// TrustDomain is that of agents' SPIFFE ids. Default "culvert.local".
 	TrustDomain string `json:"trustDomain,omitempty"`
@@ -58,6 +79,14 @@ type Config struct {
 	// DrainTimeout is how long requests and sessions may go on once the hub is
 	// told to end. Default 15 s.
 	DrainTimeout metav1.Duration `json:"drainTimeout,omitzero"`
+	// Memory is what the process plans with, in bytes ("512Mi"): half of it bounds
+	// what callers and agents that do not read can make it hold. Package server does
+	// not limit the process; culvert-hub makes the garbage collector keep to it.
+	// Default 512 MiB, least 32 MiB.
+	Memory resource.Quantity `json:"memory,omitzero"`
+	// MetricsListen serves /metrics, /healthz and /readyz in clear text to whoever
+	// reaches it. Default: nothing does.
+	MetricsListen string `json:"metricsListen,omitempty"`
 
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger `json:"-"`
@@ -78,11 +107,11 @@ func (c Config) withDefaults() Config {
 	if len(c.Listen) == 0 {
 		c.Listen = []string{DefaultListen}
 	}
-	if len(c.TLSNames) == 0 {
-		c.TLSNames = []string{"localhost", "127.0.0.1", "::1"}
-	}
 	if c.TrustDomain == "" {
 		c.TrustDomain = DefaultTrustDomain
+	}
+	if c.Memory.IsZero() {
+		c.Memory = *resource.NewQuantity(DefaultMemory, resource.BinarySI)
 	}
 	if c.DrainTimeout.Duration == 0 {
 		c.DrainTimeout.Duration = DefaultDrainTimeout
@@ -109,23 +138,34 @@ func (c *Config) Validate() error {
 	if c.State == "" {
 		problems = append(problems, errors.New("state: required: the folder that keeps the hub's CAs and its store"))
 	}
-	if (c.TLSCert == "") != (c.TLSKey == "") {
-		problems = append(problems, errors.New("tlsCert, tlsKey: give both or none"))
-	}
+	problems = append(problems, c.trustProblems()...)
 	if c.TrustDomain != "" {
 		for _, reason := range validation.IsDNS1123Subdomain(c.TrustDomain) {
 			problems = append(problems, fmt.Errorf("trustDomain: %q: %s", c.TrustDomain, reason))
 		}
 	}
+	if !c.Memory.IsZero() && c.Memory.Value() < LeastMemory {
+		problems = append(problems, fmt.Errorf("memory: %v is less than %v", &c.Memory, resource.NewQuantity(LeastMemory, resource.BinarySI)))
+	}
 	if c.DrainTimeout.Duration < 0 {
 		problems = append(problems, fmt.Errorf("drainTimeout: %v is negative", c.DrainTimeout.Duration))
 	}
-	if c.TokenFile == "" && c.TokenReview == nil {
-		problems = append(problems, errors.New("tokenFile, tokenReview: give at least one, nobody could be authenticated without"))
+	if c.TokenFile == "" && c.TokenReview == nil && (c.TLS == nil || c.TLS.ClientCA == "") {
+		problems = append(problems, errors.New("tokenFile, tokenReview: give at least one, or tls.clientCA: nobody could be authenticated without"))
+	} else if c.TokenFile == "" && c.TokenReview == nil {
+		problems = append(problems, c.mappingProblem())
 	} else if err := c.identity().Validate(); err != nil {
 		problems = append(problems, err)
 	}
 	return errors.Join(problems...)
+}
+
+// mappingProblem checks the rest of what says who may call, where only client
+// certificates do: their CA is read later.
+func (c *Config) mappingProblem() error {
+	probe := c.identity()
+	probe.TokenFile = "none"
+	return probe.Validate()
 }
 
 // identity is the part of the configuration that says who may call.

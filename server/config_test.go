@@ -26,7 +26,7 @@ func TestValidateNamesEveryField(t *testing.T) {
 		"nothing set":   {Config{}, []string{"state: required", "tokenFile, tokenReview: give at least one"}},
 		"address":       {Config{State: "s", TokenFile: "t", Listen: []string{":1", "localhost"}}, []string{"listen[1]: want host:port"}},
 		"agent address": {Config{State: "s", TokenFile: "t", AgentListen: []string{"8091"}}, []string{"agentListen[0]: want host:port"}},
-		"half a pair":   {Config{State: "s", TokenFile: "t", TLSCert: "c"}, []string{"tlsCert, tlsKey: give both"}},
+		"half a pair":   {Config{State: "s", TokenFile: "t", TLSKey: "k"}, []string{"tlsCert: required with tlsKey"}},
 		"trust domain":  {Config{State: "s", TokenFile: "t", TrustDomain: "Example.COM"}, []string{`trustDomain: "Example.COM"`}},
 		"drain": {
 			Config{State: "s", TokenFile: "t", DrainTimeout: metav1.Duration{Duration: -time.Second}},
@@ -36,7 +36,7 @@ func TestValidateNamesEveryField(t *testing.T) {
 			Config{State: "s", TokenReview: &TokenReview{Kubeconfig: "k", InCluster: true}},
 			[]string{"tokenReview"},
 		},
-		"several": {Config{Listen: []string{"x"}, TLSKey: "k"}, []string{"listen[0]:", "tlsCert, tlsKey:", "state:", "tokenFile"}},
+		"several": {Config{Listen: []string{"x"}, TLSKey: "k"}, []string{"listen[0]:", "tlsCert: required", "state:", "tokenFile"}},
 	} {
 		t.Run(title, func(t *testing.T) {
 			err := c.cfg.Validate()

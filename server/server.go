@@ -16,15 +16,20 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/answer"
+	"github.com/culvertdev/culvert/internal/enrol"
+	"github.com/culvertdev/culvert/internal/enrol/service"
 	"github.com/culvertdev/culvert/internal/fault"
 	"github.com/culvertdev/culvert/internal/front"
+	"github.com/culvertdev/culvert/internal/front/admin"
 	"github.com/culvertdev/culvert/internal/front/https"
 	"github.com/culvertdev/culvert/internal/identity"
 	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/internal/pki"
 	"github.com/culvertdev/culvert/internal/registry"
 	"github.com/culvertdev/culvert/internal/store"
 	"github.com/culvertdev/culvert/internal/tunnel"
@@ -40,10 +45,15 @@ type Server struct {
 	store    *store.Store
 	registry *registry.Registry
 	identity *identity.Chain
+	accounts *identity.ServiceAccounts // nil without rules
 	front    *https.Handler
 	web      *http.Server
+	admin    *admin.Handler
+	socket   *admin.Server
+	enrol    *service.Server
 	tunnel   *tunnel.Server
 	ports    []*front.Port
+	metrics  *metrics // nil unless asked for
 }
 
 // New checks cfg, loads or creates the hub's state, and listens; Run serves. The
@@ -66,24 +76,38 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if s.store, err = store.Open(filepath.Join(cfg.State, "hub.db")); err != nil {
 		return nil, fmt.Errorf("hub store: %w", err)
 	}
-	if s.trust, err = loadTrust(cfg); err != nil {
+	if s.trust, err = loadTrust(cfg, s.store.CheckCertificate); err != nil {
 		return nil, err
 	}
 	s.registry = registry.New(registry.Config{Known: s.known})
 	if err := s.newFront(ctx); err != nil {
 		return nil, err
 	}
+	enrolment, err := s.newEnrolment(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.enrol = service.NewServer(enrolment)
 	s.tunnel = tunnel.NewServer(tunnel.ServerConfig{
 		Cluster:  s.trust.cluster,
 		Register: s.register,
+		Renew:    enrolment.Renew,
 		Mux: mux.Config{
 			Hello:  wire.Hello{Version: version.String()},
-			Budget: mux.NewBudget(mux.DefaultBudget),
+			Budget: mux.NewBudget(cfg.Memory.Value() / 2),
 		},
 		Logger: s.log,
 	})
 	if err := s.listen(ctx); err != nil {
 		return nil, err
+	}
+	if s.socket, err = s.admin.Listen(filepath.Join(cfg.State, admin.Socket)); err != nil {
+		return nil, err
+	}
+	if cfg.MetricsListen != "" {
+		if s.metrics, err = s.newMetrics(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -91,6 +115,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 // newFront makes what stands between a client's request and the registry.
 func (s *Server) newFront(ctx context.Context) (err error) {
 	who := s.cfg.identity()
+	who.ClientCA = s.trust.users
 	if s.identity, err = identity.New(context.WithoutCancel(ctx), *who, s.log); err != nil {
 		return fmt.Errorf("hub identity: %w", err)
 	}
@@ -100,18 +125,51 @@ func (s *Server) newFront(ctx context.Context) (err error) {
 	}
 	s.front, err = https.New(https.Config{
 		Dial: s.dial, Authenticate: s.identity.Authenticate, Map: mapper.Map,
-		Logger: s.log, CACert: s.trust.servingCA,
+		Logger: s.log, CA: s.trust.serving.bundle, Health: s.Health, Admin: s.serveAdmin,
 	})
 	if err != nil {
 		return fmt.Errorf("hub front end: %w", err)
 	}
 	s.web = s.front.Server()
-	return nil
+	s.admin, err = admin.New(admin.Config{Hub: administration{s}, Logger: s.log})
+	return err
+}
+
+// newEnrolment makes what turns credentials into certificates of agents.
+func (s *Server) newEnrolment(ctx context.Context) (*service.Service, error) {
+	cfg := service.Config{
+		Issuer: s.trust.authorities[pki.RoleAgents], State: s.store, TrustDomain: s.cfg.TrustDomain,
+		Lifetime: DefaultAgentLifetime, HubCA: s.hubCA, Logger: s.log,
+	}
+	if c := s.cfg.Certificates; c != nil && c.AgentLifetime.Duration > 0 {
+		cfg.Lifetime = c.AgentLifetime.Duration
+	}
+	if rules := s.cfg.Enrolment.rules(); len(rules) > 0 {
+		accounts, err := identity.NewServiceAccounts(context.WithoutCancel(ctx), *s.cfg.identity().TokenReview, rules, s.log)
+		if err != nil {
+			return nil, fmt.Errorf("enrolment.serviceAccounts: %w", err)
+		}
+		s.accounts = accounts
+		cfg.Accounts = accounts
+	}
+	return service.New(cfg)
+}
+
+// hubCA is what agents have to trust for the hub, PEM; nil for their systems' CAs,
+// which is where the name that agents are told has a public certificate.
+func (s *Server) hubCA() []byte {
+	host, _, err := net.SplitHostPort(s.advertised())
+	if err == nil && s.trust.serving.public(host) {
+		return nil
+	}
+	return s.trust.serving.bundle()
 }
 
 func (s *Server) listen(ctx context.Context) error {
 	both := front.Config{
-		TunnelProtocol: tunnel.Protocol, Tunnel: s.trust.agents(), Web: s.trust.clients(), Logger: s.log,
+		TunnelProtocol: tunnel.Protocol, Tunnel: s.trust.agents(),
+		EnrolProtocol: enrol.Protocol, Enrol: s.trust.newcomers(),
+		Web: s.trust.clients(), Logger: s.log,
 	}
 	agents := both
 	agents.Web = nil
@@ -144,14 +202,14 @@ func listenError(field, address string, err error) error {
 // Addr returns the first address that clients and agents reach.
 func (s *Server) Addr() net.Addr { return s.ports[0].Addr() }
 
-// ServingCA returns the CA of the certificate that the hub issued itself, PEM;
-// nil when the certificate was supplied.
-func (s *Server) ServingCA() []byte { return s.trust.servingCA }
+// ServingCA returns the CAs that clients need for the hub's certificates as they
+// are now, PEM; nil where those of their systems do.
+func (s *Server) ServingCA() []byte { return s.trust.serving.bundle() }
 
 // Run serves until ctx ends, then drains for at most Config.DrainTimeout and
 // frees everything. A listener that fails ends it with an error.
 func (s *Server) Run(ctx context.Context) error {
-	failed := make(chan error, 3*len(s.ports))
+	failed := make(chan error, 4*len(s.ports)+2)
 	serve := func(what string, f func() error) {
 		if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			failed <- fmt.Errorf("%s: %w", what, err)
@@ -167,6 +225,18 @@ func (s *Server) Run(ctx context.Context) error {
 		start("listener", p.Serve)
 		start("https", func() error { return s.web.Serve(p.Web()) })
 		start("tunnel", func() error { return s.tunnel.Serve(p.Tunnel()) })
+		start("enrolment", func() error { return s.enrol.Serve(p.Enrol()) })
+	}
+	start("administration", s.socket.Serve)
+	if s.metrics != nil {
+		start("metrics", s.metrics.server.Serve)
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var tasks sync.WaitGroup
+	tasks.Go(func() { s.keepHouse(background) })
+	if s.trust.serving.acme != nil {
+		tasks.Go(func() { s.trust.serving.acme.run(background) })
 	}
 	for _, p := range s.ports {
 		s.log.Info("hub is serving", "listen", p.Addr().String(), "version", version.String())
@@ -176,7 +246,10 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	err = errors.Join(err, s.drain(), s.Close())
+	stop()
+	err = errors.Join(err, s.drain())
+	tasks.Wait() // they use the store
+	err = errors.Join(err, s.Close())
 	for range loops {
 		<-running
 	}
@@ -195,6 +268,7 @@ func (s *Server) drain() error {
 	}
 	err := s.web.Shutdown(ctx)
 	s.front.Close()
+	s.enrol.Shutdown(ctx)
 	if err != nil { // time is over
 		s.log.Warn("requests were cut at the end of the drain", "timeout", s.cfg.DrainTimeout.Duration)
 		err = s.web.Close()
@@ -212,8 +286,20 @@ func (s *Server) Close() error {
 	for _, p := range s.ports {
 		errs = append(errs, p.Close())
 	}
+	if s.socket != nil {
+		errs = append(errs, s.socket.Close())
+	}
+	if s.metrics != nil {
+		errs = append(errs, s.metrics.close())
+	}
 	if s.front != nil {
 		s.front.Close()
+	}
+	if s.accounts != nil {
+		s.accounts.Close()
+	}
+	if s.trust != nil && s.trust.serving.acme != nil {
+		s.trust.serving.acme.close()
 	}
 	if s.identity != nil {
 		s.identity.Close()

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/culvertdev/culvert/agent"
 	"github.com/culvertdev/culvert/cmd/internal/cli"
@@ -34,14 +35,25 @@ func command(cfg *agent.Config) *cobra.Command {
 		Long: `The agent opens one outbound connection to the hub and needs no inbound one. It
 reaches the API server of its cluster with its own credential, which never leaves
 it, and acts as the user that the hub has authenticated. Services and addresses
-beside the API server are reached only where a flag allows them.`,
-		Example: `  # In a pod, with its service account:
-  culvert-agent --hub hub.example.com:443 --hub-ca ca.crt --cert tls.crt --key tls.key
+beside the API server are reached only where a flag allows them.
 
-  # Outside of a cluster, and one service beside the API server:
+Its certificate, which says whose cluster this is, comes from one of two places:
+a state folder, which culvert-agent join makes and the agent then renews by itself
+over its tunnel, or files that somebody else makes and renews. Files are followed;
+SIGHUP reads all of them again at once.`,
+		Example: `  # First with a token of the hub, in a pod with its service account:
+  culvert-agent join --token TOKEN
+
+  # Afterwards the state is enough:
+  culvert-agent --state /var/lib/culvert-agent
+
+  # With a certificate of cert-manager, mounted as a Secret:
+  culvert-agent --hub hub.example.com:443 --cert-dir /etc/culvert/tls
+
+  # With files, outside of a cluster, and one service beside the API server:
   culvert-agent --hub hub.example.com:443 --hub-ca ca.crt --cert tls.crt --key tls.key \
     --kubeconfig ~/.kube/config --context edge-1 --allow-service monitoring/prometheus:9090`,
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
 		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -51,20 +63,28 @@ beside the API server are reached only where a flag allows them.`,
 				return err
 			}
 			cfg.Logger = log
-			a, err := agent.New(*cfg)
-			if err != nil {
-				return err
-			}
-			return a.Run(cmd.Context())
+			return runAgent(cmd.Context(), *cfg)
 		},
 	}
-	f := cmd.Flags()
+	bind(cmd.Flags(), cfg, &logging)
+	cmd.AddCommand(joinCommand(cfg))
+	return cmd
+}
+
+// bind adds the flags of an agent that runs.
+func bind(f *pflag.FlagSet, cfg *agent.Config, logging *cli.Logging) {
 	cli.ConfigFlag(f)
-	f.StringVar(&cfg.Hub, "hub", cfg.Hub, "host:port of the hub (required)")
-	f.StringVar(&cfg.HubCA, "hub-ca", cfg.HubCA, "PEM file of the CAs that verify the hub (required)")
+	f.StringVar(&cfg.State, "state", cfg.State, "folder of the agent's certificate, made by join (default "+agent.DefaultState+", unless a certificate is given)")
+	f.StringVar(&cfg.Hub, "hub", cfg.Hub, "host:port of the hub (default: that of the state; required with a certificate)")
+	f.StringVar(&cfg.HubCA, "hub-ca", cfg.HubCA, "PEM file of the CAs that verify the hub, or "+agent.SystemCA+" (default: those of the state, or ca.crt of --cert-dir)")
 	f.StringVar(&cfg.HubName, "hub-name", cfg.HubName, "name in the hub's certificate (default: the host of --hub)")
-	f.StringVar(&cfg.Cert, "cert", cfg.Cert, "PEM file of the agent's certificate, which says whose cluster this is (required)")
-	f.StringVar(&cfg.Key, "key", cfg.Key, "PEM file of the agent's key (required)")
+	f.StringVar(&cfg.Cert, "cert", cfg.Cert, "PEM file of a certificate that somebody else renews, in the place of --state")
+	f.StringVar(&cfg.Key, "key", cfg.Key, "PEM file of the key of --cert")
+	f.StringVar(&cfg.CertDir, "cert-dir", cfg.CertDir, "folder with tls.crt, tls.key and ca.crt that somebody else renews, such as a mounted Secret")
+	f.StringVar(&cfg.Proxy.URL, "proxy", cfg.Proxy.URL, "HTTP proxy to the hub, http[s]://[user:password@]host:port, or none (default: HTTPS_PROXY of the environment)")
+	f.StringArrayVar(&cfg.Proxy.NoProxy, "no-proxy", cfg.Proxy.NoProxy, "host, domain, address or range that is reached without the proxy (repeat; default: NO_PROXY of the environment)")
+	f.StringVar(&cfg.Proxy.CA, "proxy-ca", cfg.Proxy.CA, "PEM file of the CAs that verify an https proxy (default: the system's)")
+	f.StringVar(&cfg.Proxy.CredentialsFile, "proxy-credentials-file", cfg.Proxy.CredentialsFile, "file with user:password for the proxy")
 	f.StringVar(&cfg.Kubeconfig, "kubeconfig", cfg.Kubeconfig, "kubeconfig for the cluster's API server (default: the pod's service account)")
 	f.StringVar(&cfg.Context, "context", cfg.Context, "context in the kubeconfig (default: its current one)")
 	f.StringArrayVar(&cfg.AllowServices, "allow-service", cfg.AllowServices, "service that may be reached, namespace/name[:port], each part may be * (repeat; default none)")
@@ -73,6 +93,17 @@ beside the API server are reached only where a flag allows them.`,
 	f.StringVar(&cfg.DNSServer, "dns-server", cfg.DNSServer, "host:port of the resolver for targets (default: the system's)")
 	f.StringToStringVar(&cfg.Labels, "label", cfg.Labels, "label that describes the agent, key=value (repeat)")
 	f.DurationVar(&cfg.DrainTimeout.Duration, "drain-timeout", cfg.DrainTimeout.Duration, "how long sessions may go on at the end (default "+agent.DefaultDrainTimeout.String()+")")
+	cli.MemoryFlag(f, &cfg.Memory, agent.DefaultMemory, agent.LeastMemory)
+	f.StringVar(&cfg.MetricsListen, "metrics-listen", cfg.MetricsListen, "host:port of /metrics, /healthz and /readyz, in clear text and for everybody (default: nowhere)")
 	logging.Bind(f)
-	return cmd
+}
+
+// runAgent runs an agent until ctx ends.
+func runAgent(ctx context.Context, cfg agent.Config) error {
+	a, err := agent.New(cfg)
+	if err != nil {
+		return err
+	}
+	cli.LimitMemory(cfg.Memory, agent.DefaultMemory)
+	return cli.WithReload(ctx, a.Reload, a.Run)
 }

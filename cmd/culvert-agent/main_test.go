@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/culvertdev/culvert/cmd/internal/clitest"
+	"github.com/culvertdev/culvert/internal/enrol"
 	"github.com/culvertdev/culvert/internal/pki"
 )
 
@@ -67,7 +68,13 @@ func good(more ...string) []string {
 
 func TestRefusedConfiguration(t *testing.T) {
 	clitest.Refuses(t, folder(t), "culvert-agent", []clitest.Failure{
-		clitest.Fails("nothing", nil, "hub: required", "hubCA: required", "cert: required", "key: required"),
+		clitest.Fails("a state that is not there", []string{"--state", "no"}, "state no: there is no certificate in it: join with culvert-agent join --token TOKEN"),
+		clitest.Fails("a key alone", []string{"--key", "cert/tls.key"}, "hub: required", "hubCA: required", "cert: required"),
+		clitest.Fails("a state and a certificate", good("--state", "s"), "state, cert, key, certDir:", "somebody else renews"),
+		clitest.Fails("a folder and a certificate", good("--cert-dir", "cert"), "cert, key, certDir: give two files or a folder"),
+		clitest.Fails("a folder that is not there", []string{"--hub", "127.0.0.1:1", "--cert-dir", "no"}, "agent certificate", "no/tls.crt", "no such file"),
+		clitest.Fails("a proxy of another kind", good("--proxy", "socks5://127.0.0.1:1"), "proxy: url:", "socks5"),
+		clitest.Fails("metrics without a port", good("--metrics-listen", "localhost"), "metricsListen: want host:port"),
 		clitest.Fails("unknown flag", good("--frobnicate"), "unknown flag: --frobnicate", "see culvert-agent --help"),
 		clitest.Fails("argument", good("extra"), `"extra"`, "see culvert-agent --help"),
 		clitest.Fails("hub with a scheme", good("--hub", "https://hub.example.com:443"), "hub: want host:port, without a scheme"),
@@ -98,6 +105,68 @@ func TestRefusedConfiguration(t *testing.T) {
 	})
 }
 
+func TestRefusedJoin(t *testing.T) {
+	dir := folder(t)
+	text, err := enrol.Token{
+		ID: "0123456789abcdef", Secret: "PLANTED-secret", Hub: "127.0.0.1:1", System: true, Cluster: "edge-1",
+	}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "token"), []byte(text+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "empty"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	join := func(more ...string) []string {
+		return append([]string{"join", "--state", "s", "--enrol-only"}, more...)
+	}
+	clitest.Refuses(t, dir, "culvert-agent", []clitest.Failure{
+		clitest.Fails("no token", join(), "token, serviceAccountTokenFile: give one of them", "culvert token create"),
+		clitest.Fails("K6: a token that was cut off", join("--token", text[:len(text)-1]), "join: join token: the text is damaged", "culvert token create"),
+		clitest.Fails("K6: a token without its start", join("--token", text[4:]), `does not begin with "culvert-join."`),
+		clitest.Fails("two tokens", join("--token", text, "--token-file", "token"), "--token, --token-file: give one of them"),
+		clitest.Fails("a token file that is not there", join("--token-file", "no"), "--token-file", "no such file"),
+		clitest.Fails("a token file that is empty", join("--token-file", "empty"), "--token-file: empty is empty"),
+		clitest.Fails("a token of another cluster", join("--token-file", "token", "--cluster", "edge-2"), "the join token is for edge-1 and not for edge-2"),
+		clitest.Fails("a service account without a hub", join("--service-account-token-file", "token"), "hub: required", "hubCA: required"),
+		clitest.Fails("a certificate", join("--token", text, "--cert", "cert/tls.crt"), "cert, key, certDir: not together with joining"),
+		clitest.Fails("a token without its flag", join(text), "a join token is given with --token", "see culvert-agent join --help"),
+		clitest.Fails("a token without its command", []string{text}, "a join token is given with --token", "see culvert-agent --help"),
+	})
+	for _, args := range [][]string{join("--token", text[:len(text)-1]), join(text), {text}, join("--tokn", text), join("--token-file", text)} {
+		if got := clitest.Run(t, dir, args...); strings.Contains(got.Stderr+got.Stdout, text[20:60]) && args[len(args)-2] != "--token-file" {
+			t.Errorf("the token is shown: %s", got.Stderr)
+		}
+	}
+}
+
+func TestHangup(t *testing.T) {
+	dir := folder(t)
+	agent, log := clitest.Start(t, dir, good()...)
+	clitest.AwaitText(t, log, "no connection to the hub, trying again")
+	hangUp := func() {
+		t.Helper()
+		if err := agent.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hangUp()
+	clitest.AwaitText(t, log, "read again")
+	if err := os.WriteFile(filepath.Join(dir, "cert", "tls.key"), []byte("broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hangUp()
+	clitest.AwaitText(t, log, "SIGHUP: not everything could be read")
+	if err := agent.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEnd(t *testing.T) {
 	agent, log := clitest.Start(t, folder(t), good()...)
 	clitest.AwaitText(t, log, "no connection to the hub, trying again")
@@ -115,11 +184,19 @@ func TestHelp(t *testing.T) {
 		t.Errorf("exit code %d, %s", got.Code, got.Stderr)
 	}
 	for _, part := range []string{
-		"Usage:", "Examples:", "--hub string", "(required)", "--hub-ca", "--hub-name", "--cert", "--key", "--kubeconfig", "--context", "--allow-service", "--allow-address",
+		"Usage:", "Examples:", "--state", "--cert-dir", "--proxy", "--metrics-listen", "join", "--hub string", "--hub-ca", "--hub-name", "--cert", "--key", "--kubeconfig", "--context", "--allow-service", "--allow-address",
 		"--service-ca", "--dns-server", "--config", "--log-level",
 	} {
 		if !strings.Contains(got.Stdout, part) {
 			t.Errorf("help lacks %q: %s", part, got.Stdout)
+		}
+	}
+	joining := clitest.Run(t, t.TempDir(), "join", "--help")
+	for _, part := range []string{
+		"culvert token create", "Examples:", "--token ", "--token-file", "--service-account-token-file", "--cluster", "--force", "--enrol-only", "--accept-timeout", "--state", "--hub ", "--kubeconfig",
+	} {
+		if !strings.Contains(joining.Stdout, part) {
+			t.Errorf("help of join lacks %q: %s", part, joining.Stdout)
 		}
 	}
 	if got := clitest.Run(t, t.TempDir(), "--version"); got.Code != 0 || !strings.HasPrefix(got.Stdout, "culvert-agent version ") {

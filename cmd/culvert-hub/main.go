@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"os"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -32,14 +33,21 @@ func command(cfg *server.Config) *cobra.Command {
 	if review == nil {
 		review = &server.TokenReview{}
 	}
+	extra := newBlocks(cfg)
 	cmd := &cobra.Command{
 		Use:   "culvert-hub",
 		Short: "Serve clusters in private networks at https://hub/<cluster>/<api-path>",
 		Long: `The hub accepts tunnels from agents and HTTPS requests from clients on one port.
 A request to /<cluster>/<api-path> is authenticated here and answered by that
-cluster's own API server, as the caller and by the cluster's own RBAC.`,
+cluster's own API server, as the caller and by the cluster's own RBAC.
+
+SIGHUP makes it read certificates, keys, CAs and the token file at once; without
+it they are read when they change. SIGTERM and SIGINT end it in order.`,
 		Example: `  # Static tokens, certificates issued by the hub itself:
   culvert-hub --state /var/lib/culvert --tls-name hub.example.com --token-file tokens.csv
+
+  # Then, for each cluster, on the same machine:
+  culvert token create --state /var/lib/culvert --cluster edge-1
 
   # Tokens of the management cluster that the hub runs in:
   culvert-hub --state /var/lib/culvert --token-review-in-cluster`,
@@ -53,14 +61,27 @@ cluster's own API server, as the caller and by the cluster's own RBAC.`,
 				return err
 			}
 			cfg.Logger = log
+			extra.apply(cfg)
 			if review.Kubeconfig != "" || review.InCluster || len(review.Audiences) > 0 {
 				cfg.TokenReview = review
 			}
-			hub, err := server.New(cmd.Context(), *cfg)
-			if err != nil {
-				return err
+			// A SIGHUP before the hub runs has nothing to do: it has just read all.
+			var running atomic.Pointer[server.Server]
+			reload := func() error {
+				if hub := running.Load(); hub != nil {
+					return hub.Reload()
+				}
+				return nil
 			}
-			return hub.Run(cmd.Context())
+			cli.LimitMemory(cfg.Memory, server.DefaultMemory)
+			return cli.WithReload(cmd.Context(), reload, func(ctx context.Context) error {
+				hub, err := server.New(ctx, *cfg)
+				if err != nil {
+					return err
+				}
+				running.Store(hub)
+				return hub.Run(ctx)
+			})
 		},
 	}
 	f := cmd.Flags()
@@ -68,8 +89,9 @@ cluster's own API server, as the caller and by the cluster's own RBAC.`,
 	f.StringArrayVar(&cfg.Listen, "listen", cfg.Listen, "address for clients and agents (repeat; default \""+server.DefaultListen+"\")")
 	f.StringArrayVar(&cfg.AgentListen, "agent-listen", cfg.AgentListen, "address for agents only (repeat; default none)")
 	f.StringVar(&cfg.State, "state", cfg.State, "folder of the hub's CAs and store, created at first start (required)")
-	f.StringVar(&cfg.TLSCert, "tls-cert", cfg.TLSCert, "PEM file of the serving certificate (default: one issued by the hub's own CA)")
-	f.StringVar(&cfg.TLSKey, "tls-key", cfg.TLSKey, "PEM file of the serving certificate's key")
+	f.StringVar(&cfg.Advertise, "advertise", cfg.Advertise, "host:port at which agents reach the hub, for join tokens (default: from --tls-name and --listen)")
+	f.StringVar(&cfg.TLSCert, "tls-cert", cfg.TLSCert, "file of the serving certificate, PEM or base64 of PEM (default: one issued by the hub's own CA)")
+	f.StringVar(&cfg.TLSKey, "tls-key", cfg.TLSKey, "file of the serving certificate's key (default: in --tls-cert)")
 	f.StringArrayVar(&cfg.TLSNames, "tls-name", cfg.TLSNames, "name or IP address for the certificate that the hub issues itself (repeat; default localhost, 127.0.0.1, ::1)")
 	f.StringVar(&cfg.AgentCA, "agent-ca", cfg.AgentCA, "PEM file of the CAs of agents' certificates (default: the agents CA of the state folder)")
 	f.StringVar(&cfg.TrustDomain, "trust-domain", cfg.TrustDomain, "trust domain of agents' SPIFFE ids (default \""+server.DefaultTrustDomain+"\")")
@@ -79,6 +101,9 @@ cluster's own API server, as the caller and by the cluster's own RBAC.`,
 	f.StringArrayVar(&review.Audiences, "token-review-audience", review.Audiences, "audience that tokens must be for (repeat; default: the API server's own)")
 	f.StringVar(&cfg.IdentityPrefix, "identity-prefix", cfg.IdentityPrefix, "what marks users and groups of the hub on managed clusters (default \""+server.DefaultIdentityPrefix+"\")")
 	f.DurationVar(&cfg.DrainTimeout.Duration, "drain-timeout", cfg.DrainTimeout.Duration, "how long requests and sessions may go on at the end (default "+server.DefaultDrainTimeout.String()+")")
+	cli.MemoryFlag(f, &cfg.Memory, server.DefaultMemory, server.LeastMemory)
+	f.StringVar(&cfg.MetricsListen, "metrics-listen", cfg.MetricsListen, "address of /metrics, /healthz and /readyz, in clear text and for anybody (default none)")
+	extra.bind(f)
 	logging.Bind(f)
 	return cmd
 }

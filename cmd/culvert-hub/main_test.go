@@ -71,8 +71,16 @@ func TestRefusedConfiguration(t *testing.T) {
 		clitest.Fails("agents' address without a port", good("--agent-listen", "x"), "agentListen[0]: want host:port or :port"),
 		clitest.Fails("impossible port", good("--listen", "127.0.0.1:99999"), "listen:", "99999", "invalid port"),
 		clitest.Fails("trust domain", good("--trust-domain", "A_b"), `trustDomain: "A_b"`, "lower"),
-		clitest.Fails("certificate that is not there", good("--tls-cert", "no.crt", "--tls-key", "no.key"), "tlsCert", "no.crt", "no such file"),
-		clitest.Fails("certificate without a key", good("--tls-cert", "a/pki/agents-ca.crt"), "tlsCert, tlsKey: give both or none"),
+		clitest.Fails("certificate without a key", good("--tls-cert", "a/pki/agents-ca.crt"), "tlsCert", "a/pki/agents-ca.crt: holds no private key"),
+		clitest.Fails("key without a certificate", good("--tls-key", "a/pki/agents-ca.key"), "tlsCert: required with tlsKey"),
+		clitest.Fails("TLS version", good("--tls-min-version", "1.1"), `tls.minVersion: "1.1" is not 1.2 or 1.3`),
+		clitest.Fails("cipher suite", good("--tls-min-version", "1.2", "--tls-cipher-suite", "TLS_RSA_WITH_AES_128_CBC_SHA"), `tls.cipherSuites[0]: "TLS_RSA_WITH_AES_128_CBC_SHA" is not one of`, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+		clitest.Fails("clients' CA that is not there", good("--client-ca", "no.pem"), "tls.clientCA", "no.pem", "no such file"),
+		clitest.Fails("public CA without its terms", good("--acme-host", "hub.example.com"), "acme.acceptTerms: required"),
+		clitest.Fails("lifetime of agents", good("--agent-lifetime", "1s"), "certificates.agentLifetime: 1s is less than 10s"),
+		clitest.Fails("approval", good("--enrolment-approval", "yes"), `enrolment.approval: "yes" is not auto or manual`),
+		clitest.Fails("address for agents", good("--advertise", "hub"), `advertise: "hub": want host:port`),
+		clitest.Fails("metrics without a port", good("--metrics-listen", "9090"), "metricsListen: want host:port"),
 		clitest.Fails("certificate that is none", good("--tls-cert", "notpem", "--tls-key", "a/pki/agents-ca.key"), "tlsCert", "notpem: holds no PEM block"),
 		clitest.Fails("key that is none", good("--tls-cert", "a/pki/agents-ca.crt", "--tls-key", "a/pki/agents-ca.crt"), "tlsKey", "holds no private key"),
 		clitest.Fails("key of another certificate", good("--tls-cert", "a/pki/agents-ca.crt", "--tls-key", "b/pki/agents-ca.key"), "b/pki/agents-ca.key is not the key of a/pki/agents-ca.crt"),
@@ -152,7 +160,7 @@ func TestHelp(t *testing.T) {
 	}
 	for _, part := range []string{
 		"Usage:", "Examples:", "--state string", "(required)", "--token-file", "--token-review-kubeconfig", "--agent-listen", "--tls-cert", "--trust-domain",
-		"--agent-ca", "--config", "--log-level", `default ":8443")`,
+		"--agent-ca", "--advertise", "--metrics-listen", "--enrolment-approval", "--admin-user", "SIGHUP", "culvert token create", "--config", "--log-level", `default ":8443")`,
 	} {
 		if !strings.Contains(got.Stdout, part) {
 			t.Errorf("help lacks %q: %s", part, got.Stdout)

@@ -249,6 +249,11 @@ func (d *dev) explain(out io.Writer, o devOptions) error {
 	if err := clientcmd.WriteToFile(*cfg, kubeconfig); err != nil {
 		return fmt.Errorf("kubeconfig of the development hub: %w", err)
 	}
+	authority, err := pki.LoadBundle(ca)
+	if err != nil {
+		return fmt.Errorf("CA of the development hub: %w", err)
+	}
+	fingerprint := pki.Fingerprint(authority.Certificates()[0])
 	path, ask := "/api/v1/namespaces/default/pods", "get pods"
 	switch { // what is no Kubernetes API answers plain paths only
 	case o.upstream == "":
@@ -263,6 +268,7 @@ Culvert is running, for development only.
 
   url    %s
   ca     %s
+         SHA-256 %s
   token  %s
 
   curl --cacert %s -H "Authorization: Bearer %s" '%s%s'
@@ -273,6 +279,6 @@ At the upstream you are the user "cluster:hub:%s". Give it rights there, for exa
   kubectl create clusterrolebinding culvert-dev --clusterrole=view --user=cluster:hub:%s
 
 Ctrl-C ends it.
-`, url, ca, d.token, quote(ca), d.token, url, path, quote(kubeconfig), ask, devUser, devUser)
+`, url, ca, fingerprint, d.token, quote(ca), d.token, url, path, quote(kubeconfig), ask, devUser, devUser)
 	return err
 }

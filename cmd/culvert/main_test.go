@@ -19,11 +19,16 @@ func TestHelp(t *testing.T) {
 		args []string
 		says []string
 	}{
-		{nil, []string{"Usage:", "dev", "pki", "version"}},
+		{nil, []string{"Usage:", "dev", "token", "clusters", "pki", "version"}},
 		{[]string{"--help"}, []string{"Usage:", "dev", "pki", "version"}},
 		{[]string{"help", "dev"}, []string{"MUST NOT be used in production", "--upstream", "--cluster", "--listen", "--state", "--allow-service", "Examples:"}},
 		{[]string{"dev", "--help"}, []string{"MUST NOT be used in production", "--upstream"}},
-		{[]string{"pki"}, []string{"init", "agent"}},
+		{[]string{"pki"}, []string{"init", "agent", "fetch", "show", "rotate"}},
+		{[]string{"token"}, []string{"create", "list", "revoke"}},
+		{[]string{"clusters"}, []string{"list", "get", "accept", "revoke"}},
+		{[]string{"token", "create", "--help"}, []string{"Examples:", "--ttl", "--label", "--approval", "good for one", "ssh edge-1"}},
+		{[]string{"clusters", "revoke", "--help"}, []string{"Examples:", "--reason", "cut its tunnels now"}},
+		{[]string{"pki", "rotate", "--help"}, []string{"Examples:", "--role", "stays trusted"}},
 		{[]string{"pki", "init", "--help"}, []string{"--state string", "(required)", "culvert pki init --state"}},
 		{[]string{"pki", "agent", "--help"}, []string{"--cluster", "--out", "--trust-domain", "--lifetime", "tls.crt, tls.key and ca.crt"}},
 	} {
@@ -57,6 +62,20 @@ func TestRefused(t *testing.T) {
 		clitest.Fails("unknown command", []string{"frob"}, `"frob"`, "see culvert --help"),
 		clitest.Fails("unknown inner command", []string{"pki", "frob"}, `"frob"`, "see culvert pki --help"),
 		clitest.Fails("unknown flag", []string{"dev", "--frob"}, "--frob", "see culvert dev --help"),
+		clitest.Fails("token for no cluster", []string{"token", "create", "--state", "s"}, "--cluster: required"),
+		clitest.Fails("token of no hub", []string{"token", "create", "--cluster", "edge-1"}, "--state, --hub: give the state folder"),
+		clitest.Fails("hub that does not run", []string{"token", "create", "--cluster", "edge-1", "--state", "s"}, "no hub runs with the state folder s", "s/admin.sock", "start it with culvert-hub --state s", "or give --hub"),
+		clitest.Fails("two hubs", []string{"clusters", "list", "--state", "s", "--hub", "https://x"}, "--state: leave it out with --hub"),
+		clitest.Fails("hub without a token", []string{"clusters", "list", "--hub", "https://x"}, "--token-file: required with --hub"),
+		clitest.Fails("token file without a hub", []string{"clusters", "list", "--token-file", "file"}, "--hub: required"),
+		clitest.Fails("token file that is not there", []string{"clusters", "list", "--hub", "https://x", "--token-file", "no"}, "--token-file", "no such file"),
+		clitest.Fails("hub in clear text", []string{"clusters", "list", "--hub", "http://x", "--token-file", "file"}, "--hub: want https://host:port"),
+		clitest.Fails("hub's CA that is none", []string{"clusters", "list", "--hub", "https://x", "--token-file", "file", "--hub-ca", "file"}, "--hub-ca", "no PEM block"),
+		clitest.Fails("form of the result", []string{"token", "list", "--state", "s", "-o", "xml"}, `--output: "xml" is not table, json or yaml`),
+		clitest.Fails("revoke of nothing", []string{"clusters", "revoke", "--state", "s"}, "want one argument, the cluster's name", "see culvert clusters revoke --help"),
+		clitest.Fails("rotation of no role", []string{"pki", "rotate", "--state", "s"}, "--role: required"),
+		clitest.Fails("fetch without a fingerprint", []string{"pki", "fetch", "--hub", "x:1"}, "--fingerprint: required"),
+		clitest.Fails("fetch with half a fingerprint", []string{"pki", "fetch", "--hub", "x:1", "--fingerprint", "AB:CD"}, "--fingerprint: want", "SHA-256"),
 		clitest.Fails("init without a folder", []string{"pki", "init"}, "--state: required: the hub's state folder"),
 		clitest.Fails("init with an empty folder name", []string{"pki", "init", "--state", ""}, "--state: required"),
 		clitest.Fails("init into a file", []string{"pki", "init", "--state", "file"}, "agents CA", "file", "not a directory"),
@@ -82,7 +101,7 @@ func TestPKI(t *testing.T) {
 		return string(text)
 	}
 	first := clitest.Run(t, dir, "pki", "init", "--state", "hub")
-	if want := "hub/pki/agents-ca.crt\nhub/pki/serving-ca.crt\n"; first.Code != 0 || first.Stdout != want {
+	if want := "hub/pki/agents-ca.crt\nhub/pki/peers-ca.crt\nhub/pki/users-ca.crt\nhub/pki/serving-ca.crt\n"; first.Code != 0 || first.Stdout != want {
 		t.Errorf("init: %+v", first)
 	}
 	before := read("hub/pki/agents-ca.crt") + read("hub/pki/agents-ca.key") + read("hub/pki/serving-ca.crt") + read("hub/pki/serving-ca.key")

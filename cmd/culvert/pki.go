@@ -17,9 +17,9 @@ import (
 func pkiCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pki",
-		Short: "Make the hub's CAs and the certificates of agents",
+		Short: "Make, show and rotate the CAs of a hub, and make certificates of agents",
 	}
-	cmd.AddCommand(pkiInitCommand(), pkiAgentCommand())
+	cmd.AddCommand(pkiInitCommand(), pkiAgentCommand(), pkiFetchCommand(), pkiShowCommand(), pkiRotateCommand())
 	return cmd
 }
 
@@ -32,7 +32,7 @@ func pkiInitCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir := server.PKIDir(state)
-			for _, role := range []string{pki.RoleAgents, pki.RoleServing} {
+			for _, role := range pki.Roles() {
 				if _, err := pki.LoadOrCreate(dir, role); err != nil {
 					return err
 				}

@@ -25,6 +25,14 @@ if ! command -v apt-get >/dev/null; then
   exit 1
 fi
 say "installing ${missing[*]}"
+# A server among the packages is for the tests, which start it themselves: it must
+# not start on the machine (Debian's policy-rc.d, see invoke-rc.d(8)).
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+  trap 'rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+fi
 export DEBIAN_FRONTEND=noninteractive
 install() { apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null; }
 # A fresh machine has no package lists; one with lists need not fetch them again.

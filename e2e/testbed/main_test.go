@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"context"
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -12,7 +13,7 @@ import (
 func TestMain(m *testing.M) {
 	Isolate(func(ctx context.Context, _ string) error {
 		_, err := ServerBinaries(ctx, os.Stderr)
-		return err
+		return errors.Join(err, Need(ctx, os.Stderr, SquidPackage))
 	})
 	goleak.VerifyTestMain(m)
 }

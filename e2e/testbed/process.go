@@ -31,6 +31,9 @@ type ProcessConfig struct {
 	LogDir string
 	// Namespace is the network the process runs in; nil is the caller's own.
 	Namespace *Namespace
+	// Unprivileged is for servers that refuse to run as root: they see an ordinary
+	// user, and may use the files of the caller.
+	Unprivileged bool
 	// Ready is polled after each start until it returns nil. Nil means that the
 	// process counts as ready as soon as it runs.
 	Ready func(context.Context) error
@@ -114,6 +117,9 @@ func (p *Process) launch() (*run, error) {
 	cmd.Env = append(os.Environ(), p.cfg.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if p.cfg.Unprivileged {
+		unprivileged(cmd.SysProcAttr)
+	}
 	if err := p.cfg.Namespace.Start(cmd); err != nil {
 		return nil, err
 	}

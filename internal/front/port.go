@@ -24,10 +24,11 @@ import (
 
 // Config sets up a [Port]. Logger and at least one of the kinds are required.
 type Config struct {
-	// TunnelProtocol is the ALPN name of the tunnel. A client that offers it
-	// gets Tunnel, every other Web; nil refuses them.
-	TunnelProtocol string
-	Tunnel, Web    *tls.Config
+	// TunnelProtocol is the ALPN name of the tunnel, EnrolProtocol that of agents
+	// which have no certificate yet. A client that offers one of them gets Tunnel or
+	// Enrol, in this order, every other Web; nil refuses them.
+	TunnelProtocol, EnrolProtocol string
+	Tunnel, Enrol, Web            *tls.Config
 	// HandshakeTimeout bounds the time from accept to the end of the handshake.
 	// Default 10 s.
 	HandshakeTimeout time.Duration
@@ -44,6 +45,7 @@ type Port struct {
 	ln     net.Listener
 	tls    *tls.Config
 	tunnel *queue
+	enrol  *queue
 	web    *queue
 	slots  chan struct{}
 
@@ -67,7 +69,9 @@ func NewPort(ln net.Listener, cfg Config) *Port {
 	}
 	p := &Port{cfg: cfg, ln: ln, slots: make(chan struct{}, cfg.MaxHandshakes)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.tunnel, p.web = newQueue(ln.Addr(), p.ctx.Done()), newQueue(ln.Addr(), p.ctx.Done())
+	for _, q := range []**queue{&p.tunnel, &p.enrol, &p.web} {
+		*q = newQueue(ln.Addr(), p.ctx.Done())
+	}
 	p.tls = &tls.Config{GetConfigForClient: p.choose, MinVersion: tls.VersionTLS12}
 	return p
 }
@@ -75,6 +79,12 @@ func NewPort(ln net.Listener, cfg Config) *Port {
 // Tunnel returns the listener of agents. Its connections are *tlsio.Conn with a
 // complete handshake.
 func (p *Port) Tunnel() net.Listener { return p.tunnel }
+
+// Enrol returns the listener of agents that have no certificate yet. Its
+// connections are *tls.Conn with a complete handshake. Where Config.Enrol is set
+// somebody has to accept them, as those of every kind: one that waits to be
+// accepted holds one of Config.MaxHandshakes.
+func (p *Port) Enrol() net.Listener { return p.enrol }
 
 // Web returns the listener of HTTPS clients. Its connections are *tls.Conn with
 // a complete handshake.
@@ -88,13 +98,20 @@ var errNoKind = errors.New("no front end on this port for the protocols that the
 
 func (p *Port) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	cfg := p.cfg.Web
-	if slices.Contains(hello.SupportedProtos, p.cfg.TunnelProtocol) {
+	switch {
+	case offers(hello, p.cfg.TunnelProtocol):
 		cfg = p.cfg.Tunnel
+	case offers(hello, p.cfg.EnrolProtocol):
+		cfg = p.cfg.Enrol
 	}
 	if cfg == nil {
 		return nil, errNoKind
 	}
 	return cfg, nil
+}
+
+func offers(hello *tls.ClientHelloInfo, protocol string) bool {
+	return protocol != "" && slices.Contains(hello.SupportedProtos, protocol)
 }
 
 // Serve accepts until Close; then it returns nil.
@@ -157,9 +174,13 @@ func (p *Port) handshake(raw net.Conn) {
 		return
 	}
 	q, out := p.web, net.Conn(conn.Conn)
-	if conn.ConnectionState().NegotiatedProtocol == p.cfg.TunnelProtocol {
+	switch conn.ConnectionState().NegotiatedProtocol {
+	case "": // whatever is not configured is no kind
+	case p.cfg.TunnelProtocol:
 		conn.Bulk()
 		q, out = p.tunnel, conn
+	case p.cfg.EnrolProtocol:
+		q = p.enrol
 	}
 	if !q.put(out) {
 		p.drop(out)

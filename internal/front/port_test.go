@@ -25,7 +25,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const protocol = "culvert.tunnel.v1"
+const (
+	protocol = "culvert.tunnel.v1"
+	enrol    = "culvert.enrol.v1"
+)
 
 func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
@@ -85,12 +88,13 @@ func newBed(t *testing.T, change func(*front.Config)) *bed {
 	}
 	b := &bed{pool: pool, log: &syncBuffer{}}
 	cfg := front.Config{
-		TunnelProtocol: protocol,
+		TunnelProtocol: protocol, EnrolProtocol: enrol,
 		Tunnel: &tls.Config{
 			Certificates: []tls.Certificate{cert}, NextProtos: []string{protocol}, MinVersion: tls.VersionTLS13,
 			ClientAuth:       tls.RequireAnyClientCert,
 			VerifyConnection: func(tls.ConnectionState) error { return errors.New("agent certificate: not of this hub") },
 		},
+		Enrol:            &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{enrol}, MinVersion: tls.VersionTLS13},
 		Web:              &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12},
 		HandshakeTimeout: 300 * time.Millisecond,
 		Logger:           slog.New(slog.NewTextHandler(b.log, nil)),
@@ -103,7 +107,7 @@ func newBed(t *testing.T, change func(*front.Config)) *bed {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	for name, l := range map[string]net.Listener{"tunnel": b.port.Tunnel(), "web": b.port.Web()} {
+	for name, l := range map[string]net.Listener{"tunnel": b.port.Tunnel(), "enrol": b.port.Enrol(), "web": b.port.Web()} {
 		running.Go(func() {
 			for {
 				c, err := l.Accept()
@@ -180,6 +184,27 @@ func TestKindsShareAPort(t *testing.T) {
 		b := newBed(t, func(*front.Config) {})
 		if said, err := b.dial(&tls.Config{NextProtos: []string{protocol}}); err == nil {
 			t.Fatalf("the agent got through to %q", said)
+		}
+	})
+	t.Run("O6: an agent without a certificate reaches enrolment and nothing else, in TLS 1.3 alone", func(t *testing.T) {
+		b := newBed(t, func(*front.Config) {})
+		if said, err := b.dial(&tls.Config{NextProtos: []string{enrol}}); said != "enrol" || err != nil {
+			t.Errorf("%q, %v", said, err)
+		}
+		if said, err := b.dial(&tls.Config{NextProtos: []string{enrol, "h2"}}); said != "enrol" || err != nil {
+			t.Errorf("offered with others: %q, %v", said, err)
+		}
+		if said, err := b.dial(&tls.Config{NextProtos: []string{enrol, protocol}}); err == nil {
+			t.Errorf("with the tunnel it got through to %q", said)
+		}
+		if said, err := b.dial(&tls.Config{NextProtos: []string{enrol}, MaxVersion: tls.VersionTLS12}); err == nil {
+			t.Errorf("with TLS 1.2 it got through to %q", said)
+		}
+	})
+	t.Run("O6: a port without enrolment refuses it", func(t *testing.T) {
+		b := newBed(t, func(c *front.Config) { c.Enrol = nil })
+		if said, err := b.dial(&tls.Config{NextProtos: []string{enrol}}); err == nil {
+			t.Errorf("it got through to %q", said)
 		}
 	})
 	t.Run("D9: a port for agents alone refuses clients", func(t *testing.T) {

@@ -58,6 +58,13 @@ func checkCredential(r *http.Request) error {
 	return nil
 }
 
+// hasToken says whether r carries anything that stands for a token, well formed
+// or not.
+func hasToken(r *http.Request) bool {
+	return len(headerValues(r.Header, headerAuthorization)) > 0 ||
+		wsstream.IsWebSocketRequest(r) && countBearerProtocols(r.Header) > 0
+}
+
 // headerValues returns the values of name in any letter case, for header maps
 // that were not filled by net/http.
 func headerValues(h http.Header, name string) []string {

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/culvertdev/culvert/internal/fault"
+	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -26,8 +27,10 @@ import (
 type Chain struct {
 	tokens   authenticator.Token
 	requests authenticator.Request
-	// review is nil where no cluster is asked.
+	// static is nil without a token file, review where no cluster is asked.
+	static *tokenFile
 	review *reviewer
+	roots  Roots
 	cancel context.CancelFunc
 }
 
@@ -72,14 +75,15 @@ func newChain(ctx context.Context, cfg Config, cluster *rest.Config, log *slog.L
 	}
 	cfg = cfg.withDefaults()
 	life, cancel := context.WithCancel(ctx)
-	c := &Chain{cancel: cancel}
+	c := &Chain{cancel: cancel, roots: cfg.ClientCA}
 	var backends []authenticator.Token
 	if cfg.TokenFile != "" {
-		static, err := loadTokenFile(cfg.TokenFile, log)
+		static, err := newTokenFile(cfg.TokenFile, log)
 		if err != nil {
 			cancel()
 			return nil, fmt.Errorf("identity: %w", err)
 		}
+		c.static = static
 		backends = append(backends, static)
 	}
 	if cfg.TokenReview != nil {
@@ -121,11 +125,15 @@ func reviews(review *reviewer, cfg *TokenReviewConfig) authenticator.Token {
 }
 
 // Authenticate returns who sent r, by the token in its Authorization header or
-// in its WebSocket subprotocols. On success that credential is removed from
+// in its WebSocket subprotocols or, where it has neither and Config.ClientCA is
+// set, by the client certificate of its connection. On success a token is removed from
 // r.Header. The user is shared between requests and must not be changed. The
 // error is a *fault.Error; see the package's Errors section. No call takes
 // longer than the timeout of the token review.
 func (c *Chain) Authenticate(r *http.Request) (user.Info, error) {
+	if who, err := c.byCertificate(r); who != nil || err != nil {
+		return who, err
+	}
 	if err := checkCredential(r); err != nil {
 		return nil, unauthenticated(err)
 	}
@@ -140,6 +148,21 @@ func (c *Chain) Authenticate(r *http.Request) (user.Info, error) {
 		return nil, unauthenticated(errRefused)
 	}
 	return response.User, nil
+}
+
+// byCertificate returns whom the connection's certificate names, or nil where a
+// token decides: there is no certificate, or the request has a token, which is
+// what a caller chose for this request. It is judged for each request: a
+// connection may outlive its certificate.
+func (c *Chain) byCertificate(r *http.Request) (user.Info, error) {
+	if c.roots == nil || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || hasToken(r) {
+		return nil, nil
+	}
+	cert, err := verifyClient(c.roots, r.TLS)
+	if err != nil {
+		return nil, unauthenticated(err)
+	}
+	return certificateUser(cert)
 }
 
 var errRefused = errors.New("the token is wrong, expired or for another audience")
@@ -178,6 +201,24 @@ func ended(ctx context.Context) *fault.Error {
 
 func unauthenticated(err error) *fault.Error {
 	return &fault.Error{Hop: wire.HopHub, Op: "authenticate", Code: wire.CodeUnauthenticated, Err: err}
+}
+
+// Reload reads the token file now. An error says why its new content is not in
+// force; what was loaded before then stays. Without a call the file is looked at
+// once a second while tokens come in.
+func (c *Chain) Reload() error {
+	if c.static == nil {
+		return nil
+	}
+	return c.static.reload()
+}
+
+// Health returns the state of the token file, if there is one.
+func (c *Chain) Health() []telemetry.Health {
+	if c.static == nil {
+		return nil
+	}
+	return []telemetry.Health{c.static.health()}
 }
 
 // Close ends the reviews under way, waits for them, and closes idle connections.

@@ -42,6 +42,9 @@ type Config struct {
 	// TokenReview asks a Kubernetes cluster about tokens that TokenFile does not
 	// have. Nil: no cluster is asked.
 	TokenReview *TokenReviewConfig
+	// ClientCA are the CAs of callers' client certificates, which are used by
+	// requests without a token. Nil: certificates name nobody.
+	ClientCA Roots
 
 	// Prefix goes before each user name and group. Empty: DefaultPrefix. It can
 	// neither begin with "system:" nor be the beginning of it.
@@ -84,8 +87,8 @@ type TokenReviewConfig struct {
 // joined by [errors.Join]. It reads no files.
 func (c *Config) Validate() error {
 	var problems []error
-	if c.TokenFile == "" && c.TokenReview == nil {
-		problems = append(problems, errors.New("tokenFile, tokenReview: nobody can be authenticated: set at least one of them"))
+	if c.TokenFile == "" && c.TokenReview == nil && c.ClientCA == nil {
+		problems = append(problems, errors.New("tokenFile, tokenReview, clientCA: nobody can be authenticated: set at least one of them"))
 	}
 	if c.TokenReview != nil {
 		problems = append(problems, c.TokenReview.problems("tokenReview")...)

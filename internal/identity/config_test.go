@@ -21,7 +21,7 @@ func TestValidate(t *testing.T) {
 		{"the pod's own cluster is enough", Config{TokenReview: cluster(TokenReviewConfig{InCluster: true})}, nil},
 		{"all at their limits", Config{TokenFile: "x", Prefix: "hub:", TokenReview: cluster(TokenReviewConfig{
 			Kubeconfig: "k", Timeout: maxTimeout, CacheTTL: maxCacheTTL, FailureTTL: maxCacheTTL, Audiences: []string{"a"}})}, nil},
-		{"nothing", Config{}, []string{"tokenFile, tokenReview: "}},
+		{"nothing", Config{}, []string{"tokenFile, tokenReview, clientCA: "}},
 		{"every problem at once", Config{
 			TokenReview: cluster(TokenReviewConfig{
 				Kubeconfig: "k", InCluster: true, Audiences: []string{"a", ""},

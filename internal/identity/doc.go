@@ -5,7 +5,8 @@
 //
 //  1. [Chain.Authenticate] turns the bearer token of a request into a user. The
 //     chain asks a static token file first and the hub cluster's TokenReview API
-//     second, with the authenticators of k8s.io/apiserver.
+//     second, with the authenticators of k8s.io/apiserver. A request without a
+//     token may be its connection's client certificate's.
 //  2. [Strip] takes every credential and every claim of identity that the client
 //     sent off the outgoing headers, in every spelling; [StripTrailer] does so
 //     for trailers.
@@ -32,6 +33,18 @@
 // tokens hold digests. Errors and logs never contain a token, not even one that a
 // failing backend repeats in its answer.
 //
+// # Reload
+//
+// The token file is followed: it is looked at once a second while tokens come in,
+// and by [Chain.Reload]. A new file that is bad in any way leaves the tokens
+// before it in force, and is logged once and shown by [Chain.Health].
+//
+// # Agents
+//
+// [ServiceAccounts] judges tokens with which an agent joins the hub instead of a
+// join token. They are of no use as a caller's, nor the other way round, when
+// their audiences differ.
+//
 // # What a managed cluster must allow
 //
 // The agent's service account needs the verb impersonate, and nothing else. RBAC
@@ -56,7 +69,7 @@
 //
 // # Limitations
 //
-// The token file is read once, by [New]. A hub cluster says with the same field,
+// A hub cluster says with the same field,
 // TokenReview's status.error, that a token is bad and that it could not be
 // checked (by a webhook or OIDC issuer behind that cluster's own API server);
 // both count as a refusal.

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/csv"
@@ -8,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"os"
 	"strings"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -34,21 +33,9 @@ func digest(token string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func loadTokenFile(path string, log *slog.Logger) (*staticTokens, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("tokenFile: %w", err)
-	}
-	users, err := readTokenFile(file)
-	info, statErr := file.Stat()
-	if err := errors.Join(err, statErr, file.Close()); err != nil {
-		return nil, fmt.Errorf("tokenFile: %s: %w", path, err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		log.Warn("token file can be read by other users of this machine, give it mode 0600",
-			"file", path, "mode", fmt.Sprintf("%04o", mode))
-	}
-	return &staticTokens{table: tokenfile.New(users)}, nil
+// parseTokenFile is readTokenFile of bytes.
+func parseTokenFile(data []byte) (map[string]*user.DefaultInfo, error) {
+	return readTokenFile(bytes.NewReader(data))
 }
 
 // readTokenFile returns the users by the digest of their token, or every bad

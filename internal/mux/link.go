@@ -115,7 +115,7 @@ func (l *Link) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	loops.Go(l.receiveLoop)
 	loops.Go(l.sendLoop)
-	loops.Go(l.keepaliveLoop)
+	l.keepaliveLoop()
 	loops.Wait()
 	l.handlers.Wait()
 	return l.Err()

@@ -82,7 +82,7 @@ func (l *Link) fillData(b *wire.Batch) {
 			continue
 		}
 		if fresh && n > 0 && n < smallWrite {
-			s.link.lastSmall = time.Now()
+			s.sentLittle()
 		}
 		// A session that ran dry waits behind the busy ones once, so that one
 		// that sends little but often does not always count as fresh.
@@ -91,6 +91,15 @@ func (l *Link) fillData(b *wire.Batch) {
 			l.busy.add(s, dataList)
 		}
 	}
+}
+
+// sentLittle notes that the session sent something small. One that receives much
+// between, and so only acknowledges, is none that others leave room for.
+func (s *Session) sentLittle() {
+	if s.recvOff-s.littleAt < besideSmall {
+		s.link.lastSmall = time.Now()
+	}
+	s.littleAt = s.recvOff
 }
 
 // emitData appends at least one frame and at most limit bytes of payload.

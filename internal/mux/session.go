@@ -53,7 +53,8 @@ type Session struct {
 	sendOff    wire.Offset
 	sendLimit  wire.Offset
 	deficit    int
-	finQueued  bool // no more writes; FIN follows the queue
+	littleAt   wire.Offset // recvOff when it last sent something small
+	finQueued  bool        // no more writes; FIN follows the queue
 	finSent    bool
 	stopRecv   bool // the peer reads no more
 	writeUntil deadline

@@ -36,11 +36,14 @@ func TestAuthorityIsMadeOnceAndLoaded(t *testing.T) {
 		t.Error("two roles share an authority")
 	}
 	wantModes(t, dir, map[string]fs.FileMode{
-		".":              fs.ModeDir | 0o700,
-		"agents-ca.crt":  0o644,
-		"agents-ca.key":  0o600,
-		"serving-ca.crt": 0o644,
-		"serving-ca.key": 0o600,
+		".":               fs.ModeDir | 0o700,
+		"agents-ca.crt":   0o644,
+		"agents-ca.key":   0o600,
+		"agents-ca.json":  0o600,
+		"serving-ca.crt":  0o644,
+		"serving-ca.key":  0o600,
+		"serving-ca.json": 0o600,
+		".lock":           0o600,
 	})
 
 	cert := made.Certificate()
@@ -101,7 +104,7 @@ func TestAuthorityCompletesAKeyWithoutCertificate(t *testing.T) {
 
 func TestAuthorityRefusesWhatIsBroken(t *testing.T) {
 	other := newAuthority(t, RoleAgents)
-	otherKey := encoded(t, other.key)
+	otherKey := encoded(t, other.now().key)
 	half := func(b []byte) []byte { return b[:len(b)/2] }
 	change := func(name string, how func([]byte) []byte) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
@@ -148,7 +151,7 @@ func TestAuthorityRefusesWhatIsBroken(t *testing.T) {
 		{"key is cut in half", change("agents-ca.key", half), []string{"agents-ca.key: half-written or damaged"}},
 		{"certificate is empty", change("agents-ca.crt", func([]byte) []byte { return nil }), []string{"agents-ca.crt: empty"}},
 		{"certificate is a key", change("agents-ca.crt", func([]byte) []byte { return otherKey }), []string{"agents-ca.crt: holds no certificate", "PRIVATE KEY"}},
-		{"two certificates", change("agents-ca.crt", func(b []byte) []byte { return append(b, other.PEM()...) }), []string{"holds 2 certificates"}},
+		{"too many certificates", change("agents-ca.crt", func(b []byte) []byte { return append(b, bytes.Repeat(other.PEM(), maxAuthorities)...) }), []string{"holds 65 certificates, at most 64"}},
 		{"key is readable by its group", mode(0o640), []string{"agents-ca.key: mode 0640", "chmod 600"}},
 		{"key is readable by all", mode(0o604), []string{"agents-ca.key: mode 0604", "chmod 600"}},
 		{"not a CA", template(func(c *x509.Certificate) { c.IsCA = false }), []string{"agents-ca.crt: not the certificate of an authority: basic constraints"}},
@@ -170,7 +173,7 @@ func TestAuthorityRefusesWhatIsBroken(t *testing.T) {
 	}
 	t.Run("unknown role", func(t *testing.T) {
 		_, err := LoadOrCreate(t.TempDir(), "agent")
-		wantError(t, "a slip would make a new authority", err, `unknown role "agent"`, "agents or serving")
+		wantError(t, "a slip would make a new authority", err, `unknown role "agent"`, "want one of agents, peers, users, serving")
 	})
 	t.Run("folder is a file", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "pki")
@@ -238,7 +241,7 @@ func TestAuthorityIsOneForAllWhoStartAtOnce(t *testing.T) {
 				t.Errorf("round %d: process %d has another authority", round, i)
 			}
 		}
-		wantModes(t, dir, map[string]fs.FileMode{".": fs.ModeDir | 0o700, "agents-ca.crt": 0o644, "agents-ca.key": 0o600})
+		wantModes(t, dir, map[string]fs.FileMode{".": fs.ModeDir | 0o700, "agents-ca.crt": 0o644, "agents-ca.key": 0o600, "agents-ca.json": 0o600, ".lock": 0o600})
 	}
 }
 

@@ -55,7 +55,7 @@ func readPrivateKey(path string) (crypto.Signer, error) {
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && modesCount() {
 		return nil, fmt.Errorf("%s: mode %04o opens this private key to other users: chmod 600 %s", path, mode, path)
 	}
-	key, err := parseKey(data)
+	key, err := parseKey(data, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -145,7 +145,7 @@ func syncDir(dir string) error {
 // certificate last, so that a reader who follows them ends with a whole pair.
 // The three are checked before anything is written.
 func WriteKeyPair(dir string, certPEM, keyPEM, caPEM []byte) error {
-	if _, err := parsePair("tls.crt", certPEM, "tls.key", keyPEM); err != nil {
+	if _, err := parsePair("tls.crt", certPEM, "tls.key", keyPEM, nil); err != nil {
 		return fmt.Errorf("write key pair: %w", err)
 	}
 	if _, err := parseCertificates(caPEM); err != nil {

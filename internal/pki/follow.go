@@ -21,39 +21,33 @@ const checkInterval = time.Second
 // written twice within a tick.
 const settleTime = 2 * time.Second
 
-// Option changes how certificates are loaded and followed.
-type Option func(*options)
-
-type options struct {
-	log *slog.Logger
-}
-
-// WithLogger sets where reloads and bad files are reported. Default:
-// slog.Default() at the time of loading.
-func WithLogger(log *slog.Logger) Option {
-	return func(o *options) { o.log = log }
-}
-
-func newOptions(opts []Option) options {
-	o := options{log: slog.Default()}
-	for _, opt := range opts {
-		opt(&o)
-	}
-	return o
-}
-
-// input is one of the files that a value is made of.
+// input is one of the files that a value is made of. info is nil when it is
+// optional and not there.
 type input struct {
 	path string
 	data []byte
 	info fs.FileInfo
 }
 
+// file is one that is followed.
+type file struct {
+	path     string
+	optional bool // it need not be there
+}
+
+func required(paths ...string) []file {
+	files := make([]file, 0, len(paths))
+	for _, path := range paths {
+		files = append(files, file{path: path})
+	}
+	return files
+}
+
 // followed is a value made of files, and made again when they change. get may be
 // called by any number of goroutines.
 type followed[T any] struct {
 	what  string // for log lines
-	paths []string
+	files []file
 	parse func([]input) (T, error)
 	log   *slog.Logger
 	start time.Time // next counts from here, so that a step of the clock does no harm
@@ -61,17 +55,19 @@ type followed[T any] struct {
 	current atomic.Pointer[T]
 	next    atomic.Int64 // when files are looked at again, a time.Duration since start
 
-	mu      sync.Mutex // guards what follows; held while files are read
-	seen    []fs.FileInfo
-	settled bool     // seen is older than settleTime, so equal times mean equal content
-	digest  [32]byte // of the content of current
-	problem string   // why the last reading failed; "" when it did not
+	mu       sync.Mutex // guards what follows; held while files are read
+	seen     []fs.FileInfo
+	settled  bool     // seen is older than settleTime, so equal times mean equal content
+	digest   [32]byte // of the content of current
+	problem  error    // why the last reading failed; nil when it did not
+	failures int64    // different problems so far
+	read     time.Time
 }
 
 // follow reads the files for the first time.
-func follow[T any](what string, log *slog.Logger, parse func([]input) (T, error), paths ...string) (*followed[T], error) {
-	f := &followed[T]{what: what, paths: paths, parse: parse, log: log, start: time.Now()}
-	inputs, err := f.read()
+func follow[T any](o options, parse func([]input) (T, error), files ...file) (*followed[T], error) {
+	f := &followed[T]{what: o.name, files: files, parse: parse, log: o.log, start: time.Now()}
+	inputs, err := f.readAll()
 	if err != nil {
 		return nil, err
 	}
@@ -79,10 +75,31 @@ func follow[T any](what string, log *slog.Logger, parse func([]input) (T, error)
 	if err != nil {
 		return nil, err
 	}
-	f.current.Store(&value)
-	f.digest = digestOf(inputs)
+	f.put(value, digestOf(inputs))
 	f.next.Store(int64(checkInterval))
 	return f, nil
+}
+
+// followLater starts with a value that is not from the files, because problem
+// keeps them from being read.
+func followLater[T any](o options, parse func([]input) (T, error), value T, problem error, files ...file) *followed[T] {
+	f := &followed[T]{what: o.name, files: files, parse: parse, log: o.log, start: time.Now(), problem: problem, failures: 1}
+	f.current.Store(&value)
+	f.next.Store(int64(checkInterval))
+	return f
+}
+
+func (f *followed[T]) put(value T, digest [32]byte) {
+	f.current.Store(&value)
+	f.digest, f.problem, f.read = digest, nil, time.Now()
+}
+
+func (f *followed[T]) paths() []string {
+	paths := make([]string, 0, len(f.files))
+	for _, file := range f.files {
+		paths = append(paths, file.path)
+	}
+	return paths
 }
 
 // get returns the value. One caller a second looks at the files; the others get
@@ -91,30 +108,55 @@ func (f *followed[T]) get() T {
 	now := time.Since(f.start)
 	if now >= time.Duration(f.next.Load()) && f.mu.TryLock() {
 		f.next.Store(int64(now + checkInterval))
-		f.refreshAndUnlock()
+		f.refresh(false)
+		f.mu.Unlock()
 	}
 	return *f.current.Load()
 }
 
-// refreshAndUnlock is called with mu held.
-func (f *followed[T]) refreshAndUnlock() {
+// reload reads the files at once, and returns why they cannot be used.
+func (f *followed[T]) reload() error {
+	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.next.Store(int64(time.Since(f.start) + checkInterval))
+	f.refresh(true)
+	return f.problem
+}
+
+// status fills in what it knows.
+func (f *followed[T]) status(s Status) Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.Name, s.Failures, s.Read = f.what, f.failures, f.read.UTC()
+	for i, file := range f.files {
+		if !file.optional || i < len(f.seen) && f.seen[i] != nil {
+			s.Files = append(s.Files, file.path)
+		}
+	}
+	if f.problem != nil {
+		s.Err = f.problem.Error()
+	}
+	return s
+}
+
+// refresh is called with mu held.
+func (f *followed[T]) refresh(force bool) {
 	// While there is a problem it is not only a change of the files that may end
 	// it: a certificate may become valid, a folder readable.
-	if f.problem == "" && f.settled {
+	if f.problem == nil && f.settled && !force {
 		if infos, err := f.stat(); err == nil && sameFiles(infos, f.seen) {
 			return
 		}
 	}
-	inputs, err := f.read()
+	inputs, err := f.readAll()
 	if err != nil {
 		f.report(err)
 		return
 	}
 	digest := digestOf(inputs)
-	if digest == f.digest {
+	if digest == f.digest && !f.read.IsZero() {
 		// Touched, or put back to what is in force.
-		f.problem = ""
+		f.problem = nil
 		return
 	}
 	value, err := f.parse(inputs)
@@ -122,38 +164,44 @@ func (f *followed[T]) refreshAndUnlock() {
 		f.report(err)
 		return
 	}
-	f.current.Store(&value)
-	f.digest, f.problem = digest, ""
-	f.log.Info("reloaded from files", "what", f.what, "files", f.paths)
+	f.put(value, digest)
+	f.log.Info("reloaded from files", "what", f.what, "files", f.paths())
 }
 
 func (f *followed[T]) report(err error) {
-	if f.problem == err.Error() {
+	known := f.problem != nil && f.problem.Error() == err.Error()
+	f.problem = err
+	if known {
 		return
 	}
-	f.problem = err.Error()
-	f.log.Error("changed files cannot be used, what was loaded before stays in force", "what", f.what, "files", f.paths, "err", err)
+	f.failures++
+	f.log.Error("changed files cannot be used, what was loaded before stays in force", "what", f.what, "files", f.paths(), "err", err)
 }
 
-// read returns the content of all files as they were at one time, as far as
+// readAll returns the content of all files as they were at one time, as far as
 // their times can tell: what was swapped in between is read again.
-func (f *followed[T]) read() ([]input, error) {
+func (f *followed[T]) readAll() ([]input, error) {
 	const attempts = 5
+	var gone error
 	for range attempts {
 		before, err := f.stat()
 		if err != nil {
 			return nil, err
 		}
-		inputs := make([]input, len(f.paths))
-		infos := make([]fs.FileInfo, len(f.paths))
+		inputs := make([]input, len(f.files))
+		infos := make([]fs.FileInfo, len(f.files))
 		var failed error
-		for i, path := range f.paths {
-			data, info, err := readFile(path)
+		for i, file := range f.files {
+			data, info, err := readFile(file.path)
+			if file.optional && errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
 			failed = errors.Join(failed, err)
-			inputs[i], infos[i] = input{path, data, info}, info
+			inputs[i], infos[i] = input{file.path, data, info}, info
 		}
 		after, err := f.stat()
 		if failed = errors.Join(failed, err); errors.Is(failed, fs.ErrNotExist) {
+			gone = failed
 			continue // what stat saw a moment ago is gone: a swap
 		}
 		if failed != nil {
@@ -164,13 +212,17 @@ func (f *followed[T]) read() ([]input, error) {
 			return inputs, nil
 		}
 	}
-	return nil, fmt.Errorf("%s: changing while they are read", strings.Join(f.paths, ", "))
+	return nil, errors.Join(fmt.Errorf("%s: changing while they are read", strings.Join(f.paths(), ", ")), gone)
 }
 
+// stat has nil for an optional file that is not there.
 func (f *followed[T]) stat() ([]fs.FileInfo, error) {
-	infos := make([]fs.FileInfo, len(f.paths))
-	for i, path := range f.paths {
-		info, err := os.Stat(path)
+	infos := make([]fs.FileInfo, len(f.files))
+	for i, file := range f.files {
+		info, err := os.Stat(file.path)
+		if file.optional && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -184,6 +236,12 @@ func sameFiles(a, b []fs.FileInfo) bool {
 		return false
 	}
 	for i := range a {
+		if a[i] == nil || b[i] == nil {
+			if a[i] != b[i] {
+				return false
+			}
+			continue
+		}
 		if !os.SameFile(a[i], b[i]) || a[i].Size() != b[i].Size() || !a[i].ModTime().Equal(b[i].ModTime()) {
 			return false
 		}
@@ -193,7 +251,7 @@ func sameFiles(a, b []fs.FileInfo) bool {
 
 func settled(infos []fs.FileInfo, now time.Time) bool {
 	for _, info := range infos {
-		if now.Sub(info.ModTime()) < settleTime {
+		if info != nil && now.Sub(info.ModTime()) < settleTime {
 			return false
 		}
 	}
@@ -203,6 +261,10 @@ func settled(infos []fs.FileInfo, now time.Time) bool {
 func digestOf(inputs []input) [32]byte {
 	h := sha256.New()
 	for _, in := range inputs {
+		// A file that is not there is not an empty one, and the mode of a key counts.
+		if in.info != nil {
+			fmt.Fprintf(h, "%o ", in.info.Mode().Perm())
+		}
 		sum := sha256.Sum256(in.data)
 		h.Write(sum[:])
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"os"
 	"strings"
 	"sync"
@@ -43,20 +44,45 @@ func newAuthority(t *testing.T, role string) *Authority {
 // that an Authority would not issue.
 func signed(t *testing.T, a *Authority, template *x509.Certificate) tls.Certificate {
 	t.Helper()
+	return signedBy(t, a.now().active, a.now().key, template)
+}
+
+func signedBy(t *testing.T, parent *x509.Certificate, parentKey crypto.Signer, template *x509.Certificate) tls.Certificate {
+	t.Helper()
 	key, err := NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return pairOf(t, encodeCertificate(der), key)
 }
 
+func signedBySelf(t *testing.T, template *x509.Certificate, key crypto.Signer) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// fixedPair stays the same.
+func fixedPair(cert *tls.Certificate) *KeyPair {
+	return &KeyPair{from: &fixed{pairValue{cert: cert}}}
+}
+
+type fixed struct{ value pairValue }
+
+func (f *fixed) get() *pairValue        { return &f.value }
+func (f *fixed) status(s Status) Status { return s }
+func (f *fixed) reload() error          { return nil }
+
 func pairOf(t *testing.T, certPEM []byte, key crypto.Signer) tls.Certificate {
 	t.Helper()
-	pair, err := parsePair("cert", certPEM, "key", encoded(t, key))
+	pair, err := parsePair("cert", certPEM, "key", encoded(t, key), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +115,7 @@ func agentPEM(t *testing.T, a *Authority, cluster string, lifetime time.Duration
 func agentPair(t *testing.T, a *Authority, cluster string, lifetime time.Duration) tls.Certificate {
 	t.Helper()
 	certPEM, keyPEM := agentPEM(t, a, cluster, lifetime)
-	pair, err := parsePair("cert", certPEM, "key", keyPEM)
+	pair, err := parsePair("cert", certPEM, "key", keyPEM, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,3 +195,5 @@ func (l *logLines) want(t *testing.T, count int, part string) {
 		t.Errorf("log has %d lines with %q, want %d:\n%s", len(got), part, count, fmt.Sprint(l.with("")))
 	}
 }
+
+func bigOf(bits uint) *big.Int { return new(big.Int).Lsh(big.NewInt(1), bits-1) }

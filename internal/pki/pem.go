@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 const (
 	blockCertificate = "CERTIFICATE"
 	blockKey         = "PRIVATE KEY"
+	blockEncrypted   = "ENCRYPTED " + blockKey
 )
 
 // minRSABits is what TLS libraries of today accept at least.
@@ -44,7 +46,11 @@ func encodeCertificate(der []byte) []byte {
 // blocksOf returns the PEM blocks of data. pem.Decode passes over a damaged
 // block, so that a file of which half is missing would look like a shorter one;
 // here that is an error.
+//
+// The whole may be base64 once more, as a Secret of Kubernetes or a field of a
+// manifest has it.
 func blocksOf(data []byte) ([]*pem.Block, error) {
+	data = unwrap(data)
 	begun := 0
 	for line := range bytes.Lines(data) {
 		if bytes.HasPrefix(line, []byte("-----BEGIN ")) {
@@ -58,12 +64,31 @@ func blocksOf(data []byte) ([]*pem.Block, error) {
 	switch {
 	case len(bytes.TrimSpace(data)) == 0:
 		return nil, errors.New("empty, want PEM")
+	case begun == 0 && data[0] == 0x30: // SEQUENCE
+		return nil, errors.New("holds no PEM block but looks like DER or PKCS #12: convert it with openssl x509 -inform DER, " +
+			"openssl pkey -inform DER or openssl pkcs12 -nodes")
 	case begun == 0:
 		return nil, errors.New("holds no PEM block")
 	case len(blocks) != begun:
 		return nil, fmt.Errorf("half-written or damaged: %d of %d PEM blocks are whole", len(blocks), begun)
 	}
 	return blocks, nil
+}
+
+// unwrap returns what data is the base64 of, or data when that is not PEM.
+func unwrap(data []byte) []byte {
+	const begin = "-----BEGIN "
+	if bytes.Contains(data, []byte(begin)) {
+		return data
+	}
+	compact := bytes.Join(bytes.Fields(data), nil)
+	compact = bytes.TrimRight(compact, "=")
+	decoded := make([]byte, base64.RawStdEncoding.DecodedLen(len(compact)))
+	n, err := base64.RawStdEncoding.Decode(decoded, compact)
+	if err != nil || !bytes.Contains(decoded[:n], []byte(begin)) {
+		return data
+	}
+	return decoded[:n]
 }
 
 // parseCertificates returns every certificate of data, at least one. Blocks of
@@ -91,8 +116,9 @@ func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 }
 
 // parseKey returns the one private key of data: PKCS #8, PKCS #1 or SEC 1. Its
-// errors never hold anything of the key.
-func parseKey(data []byte) (crypto.Signer, error) {
+// errors never hold anything of the key or of the passphrase, which is nil when
+// there is none.
+func parseKey(data, passphrase []byte) (crypto.Signer, error) {
 	blocks, err := blocksOf(data)
 	if err != nil {
 		return nil, err
@@ -110,8 +136,14 @@ func parseKey(data []byte) (crypto.Signer, error) {
 	switch {
 	case found == nil:
 		return nil, fmt.Errorf("holds no private key, the first PEM block is %s", quote(blocks[0].Type))
-	case found.Type == "ENCRYPTED "+blockKey || found.Headers["DEK-Info"] != "":
-		return nil, errors.New("the private key is encrypted: decrypt it with openssl pkey")
+	case found.Headers["DEK-Info"] != "":
+		return nil, errors.New("the private key is encrypted in the old way of OpenSSL, which protects it badly: " +
+			"convert it with openssl pkcs8 -topk8")
+	case found.Type == blockEncrypted && passphrase == nil:
+		return nil, errors.New("the private key is encrypted: name a file or an environment variable with its passphrase, " +
+			"or decrypt it with openssl pkey")
+	case found.Type == blockEncrypted:
+		return decryptKey(found.Bytes, passphrase)
 	}
 	return parseKeyBlock(found)
 }
@@ -130,6 +162,10 @@ func parseKeyBlock(block *pem.Block) (crypto.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("private key: %w", err)
 	}
+	return checkKey(key)
+}
+
+func checkKey(key any) (crypto.Signer, error) {
 	signer, ok := key.(crypto.Signer)
 	if !ok {
 		return nil, fmt.Errorf("private key of type %T cannot sign, want ECDSA, Ed25519 or RSA", key)

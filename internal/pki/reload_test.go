@@ -196,7 +196,7 @@ func TestLoadKeyPairTellsOfAnOpenKey(t *testing.T) {
 		if _, err := LoadKeyPair(dir.cert(), dir.key(), log.option()); err != nil {
 			t.Fatal(err)
 		}
-		log.want(t, lines, fmt.Sprintf("private key can be read by every user of this machine, give it mode 0600\" file=%s mode=%04o", dir.key(), mode))
+		log.want(t, lines, fmt.Sprintf("level=WARN msg=\"a certificate or key is not as it should be\" what=\"key pair\" problem=\"%[1]s: mode %04[2]o opens this private key to other users: chmod 600 %[1]s\"", dir.key(), mode))
 		log.want(t, lines, "")
 	}
 }
@@ -214,10 +214,10 @@ func TestSettledFilesAreNotReadUnlessTheyChanged(t *testing.T) {
 		}
 		parsed := 0
 		put(file, "one")
-		f, err := follow("text", newOptions([]Option{log.option()}).log, func(in []input) (string, error) {
+		f, err := follow(newOptions("text", []Option{log.option()}), func(in []input) (string, error) {
 			parsed++
 			return string(in[0].data), nil
-		}, file)
+		}, required(file)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -262,28 +262,9 @@ func TestReloadWhileHandshakesRun(t *testing.T) {
 	})
 	t.Run("by symbolic link", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			// As the kubelet does: tls.crt -> ..data/tls.crt, ..data -> ..<version>.
-			root, version := t.TempDir(), 0
-			for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
-				if err := os.Symlink(filepath.Join("..data", name), filepath.Join(root, name)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			log := reloadUnderLoad(t, folder(root), func(a *Authority, cluster string) {
-				version++
-				name := fmt.Sprintf("..v%d", version)
-				folder(filepath.Join(root, name)).put(t, a, cluster)
-				if err := os.Symlink(name, filepath.Join(root, "..new")); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Rename(filepath.Join(root, "..new"), filepath.Join(root, "..data")); err != nil {
-					t.Fatal(err)
-				}
-				if version > 1 {
-					if err := os.RemoveAll(filepath.Join(root, fmt.Sprintf("..v%d", version-1))); err != nil {
-						t.Fatal(err)
-					}
-				}
+			v := mountedSecret(t)
+			log := reloadUnderLoad(t, folder(v.root), func(a *Authority, cluster string) {
+				v.swap(t, func(dir string) { folder(dir).put(t, a, cluster) })
 			})
 			log.want(t, 0, "cannot be used") // the swap is one step, and is seen as one
 		})

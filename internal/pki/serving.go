@@ -1,110 +1,188 @@
 package pki
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"net/netip"
-	"path/filepath"
-	"sync"
-	"sync/atomic"
+	"slices"
+	"strings"
 	"time"
 )
 
-// SelfServing returns the hub's own serving certificate for names, which are as
-// in [Authority.IssueServing], from dir/serving.crt and dir/serving.key. It is
-// issued by auth where it is missing, damaged, of another authority or for other
-// names, and when two thirds of its life are over: that is looked at here and at
-// every handshake. Each certificate has a key of its own and is valid for
-// [DefaultLifetime].
+// LoadServing is [LoadPair] for the certificate of a server, which is also judged
+// as clients will judge it: it is for TLS servers and no authority, good for the
+// names of the source, its chain is in order, without gaps and valid, and leads to
+// the source's CA where there is one. An error names everything that is wrong, and
+// what mends it.
 //
-// The two files belong to the hub. They are not followed while it runs: who wants
-// a certificate of their own uses [LoadKeyPair]. When a certificate cannot be
-// replaced at a handshake, the old one stays in force, which is logged once, and
-// the next try is a second later.
-func SelfServing(auth *Authority, dir string, names []string, opts ...Option) (*KeyPair, error) {
-	parsed, err := parseServingNames(names)
+// Without a CA, a chain that ends in what the system does not trust is used with a
+// warning in [Status]: it may be an operator's own, or lack a certificate.
+func LoadServing(source Source, opts ...Option) (*KeyPair, error) {
+	pair, err := loadServing(source, newOptions("serving certificate", opts))
 	if err != nil {
-		return nil, fmt.Errorf("serving certificate: %w", err)
+		return nil, fmt.Errorf("load serving certificate: %w", err)
 	}
-	s := &selfServing{
-		auth:     auth,
-		certFile: filepath.Join(dir, "serving.crt"),
-		keyFile:  filepath.Join(dir, "serving.key"),
-		names:    parsed,
-		log:      newOptions(opts).log,
-	}
-	if err := s.load(); err != nil {
-		return nil, fmt.Errorf("serving certificate: %w", err)
-	}
-	return &KeyPair{get: s.get}, nil
+	return pair, nil
 }
 
-// selfServing issues a certificate to itself.
-type selfServing struct {
-	auth              *Authority
-	certFile, keyFile string
-	names             servingNames
-	log               *slog.Logger
-
-	current atomic.Pointer[tls.Certificate]
-
-	mu      sync.Mutex // guards what follows; held while a certificate is issued
-	next    time.Time  // not before this is another try made
-	problem string     // why the last try failed
-}
-
-// load takes the certificate in the files, or makes a new one.
-func (s *selfServing) load() error {
-	certPEM, _, certErr := readFile(s.certFile)
-	keyPEM, _, keyErr := readFile(s.keyFile)
-	missing := errors.Is(certErr, fs.ErrNotExist) || errors.Is(keyErr, fs.ErrNotExist)
-	if err := errors.Join(certErr, keyErr); err != nil && !missing {
-		return err // which a new certificate would not mend
-	}
-	unfit := errors.New("there is none")
-	if !missing {
-		var cert *tls.Certificate
-		if cert, unfit = s.fit(certPEM, keyPEM); unfit == nil {
-			s.current.Store(cert)
-			return nil
+func loadServing(source Source, o options) (*KeyPair, error) {
+	var names servingNames
+	if len(source.Names) > 0 {
+		var err error
+		if names, err = parseServingNames(source.Names); err != nil {
+			return nil, err
 		}
 	}
-	cert, err := s.issue()
-	if err != nil {
-		return err
+	return loadPair(source, o, func(value *pairValue) error { return checkServing(value, names, time.Now()) })
+}
+
+// checkServing judges value, whose key and date were judged before, and adds what
+// clients have to trust.
+func checkServing(value *pairValue, names servingNames, now time.Time) error {
+	var chain []*x509.Certificate
+	for _, der := range value.cert.Certificate {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		chain = append(chain, cert)
 	}
-	s.current.Store(cert)
-	s.log.Info("issued a serving certificate", "reason", unfit, "file", s.certFile,
-		"names", namesOf(cert.Leaf).String(), "expires", timestamp(cert.Leaf.NotAfter))
+	problems := checkServingLeaf(chain[0], names)
+	broken := checkOrder(chain, now)
+	problems = append(problems, broken...)
+	if len(broken) == 0 {
+		problem, warning := checkEnd(chain, value, now)
+		if problem != "" {
+			problems = append(problems, problem)
+		}
+		if warning != "" {
+			value.warnings = append(value.warnings, warning)
+		}
+	}
+	if len(problems) > 0 {
+		return errors.New(strings.Join(problems, "; "))
+	}
 	return nil
 }
 
-// fit returns the certificate in the files, or the reason why there has to be a
-// new one.
-func (s *selfServing) fit(certPEM, keyPEM []byte) (*tls.Certificate, error) {
-	// A key that others could read is treated as theirs, and not used again.
-	if _, err := readPrivateKey(s.keyFile); err != nil {
-		return nil, err
+func checkServingLeaf(leaf *x509.Certificate, names servingNames) []string {
+	var problems []string
+	if leaf.IsCA {
+		problems = append(problems, "the certificate of the key is that of an authority (CA:true), which clients refuse as a server's: "+
+			"use one that this authority has signed, or make it again with basicConstraints CA:false")
 	}
-	cert, err := parsePair(s.certFile, certPEM, s.keyFile, keyPEM)
-	if err != nil {
-		return nil, err
+	if !allows(leaf, x509.ExtKeyUsageServerAuth) {
+		problems = append(problems, fmt.Sprintf("it is for %s: make it again with extended key usage serverAuth", usagesOf(leaf)))
 	}
-	switch leaf, now := cert.Leaf, time.Now(); {
-	case leaf.CheckSignatureFrom(s.auth.cert) != nil:
-		return nil, errors.New("the one before is from another authority")
-	case !namesOf(leaf).equal(s.names):
-		return nil, errors.New("the one before is for other names")
-	case now.Before(leaf.NotBefore):
-		return nil, errors.New("the one before is not valid yet")
-	case !now.Before(renewAt(leaf)):
-		return nil, errors.New("two thirds of the life of the one before are over")
+	var missing []string
+	for _, name := range names.dns {
+		if !coversDNS(leaf, name) {
+			missing = append(missing, quote(name))
+		}
 	}
-	return cert, nil
+	for _, ip := range names.ips {
+		if !slices.Contains(namesOf(leaf).ips, ip) {
+			missing = append(missing, ip.String())
+		}
+	}
+	switch {
+	case len(missing) == 0:
+	case len(leaf.DNSNames)+len(leaf.IPAddresses) == 0:
+		problems = append(problems, fmt.Sprintf("it has no subject alternative name, and clients do not read the common name %s: "+
+			"make it again with subjectAltName for %s", quote(leaf.Subject.CommonName), strings.Join(missing, ", ")))
+	default:
+		problems = append(problems, fmt.Sprintf("it is not for %s but for %s: make it again with these names, or configure the names it has",
+			strings.Join(missing, ", "), describeNames(leaf)))
+	}
+	return problems
+}
+
+// coversDNS is VerifyHostname for names with a wildcard as well, which only the
+// same wildcard covers.
+func coversDNS(leaf *x509.Certificate, name string) bool {
+	if strings.HasPrefix(name, "*.") {
+		return slices.ContainsFunc(leaf.DNSNames, func(has string) bool { return strings.EqualFold(has, name) })
+	}
+	return leaf.VerifyHostname(name) == nil
+}
+
+// checkOrder wants each certificate after the first to have signed the one before
+// it (RFC 8446 section 4.4.2 recommends no less, and RFC 5246 requires it).
+func checkOrder(chain []*x509.Certificate, now time.Time) []string {
+	var problems []string
+	for i, cert := range chain[1:] {
+		below := chain[i]
+		if err := below.CheckSignatureFrom(cert); err != nil {
+			at := slices.IndexFunc(chain, func(other *x509.Certificate) bool {
+				return !other.Equal(below) && below.CheckSignatureFrom(other) == nil
+			})
+			if at > 0 {
+				problems = append(problems, fmt.Sprintf("the chain is out of order: certificate %d (%s) is signed by certificate %d (%s): put that one right after it",
+					i+1, subjectOf(below), at+1, subjectOf(chain[at])))
+			} else {
+				problems = append(problems, fmt.Sprintf("certificate %d (%s) has not signed certificate %d (%s), whose issuer is %s: "+
+					"put the certificate of that issuer between them, or leave out what does not belong there",
+					i+2, subjectOf(cert), i+1, subjectOf(below), quote(below.Issuer.String())))
+			}
+			return problems // what follows would be about the same mistake
+		}
+		if err := checkValidity(cert, now); err != nil {
+			problems = append(problems, fmt.Sprintf("certificate %d of the chain (%s): %s", i+2, subjectOf(cert), err))
+		}
+	}
+	return problems
+}
+
+func subjectOf(cert *x509.Certificate) string { return quote(cert.Subject.String()) }
+
+// checkEnd judges where the chain leads.
+func checkEnd(chain []*x509.Certificate, value *pairValue, now time.Time) (problem, warning string) {
+	last := chain[len(chain)-1]
+	options := x509.VerifyOptions{
+		Intermediates: poolOf(chain[1:]),
+		CurrentTime:   now,
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}
+	if value.cas != nil {
+		options.Roots = poolOf(value.cas)
+		if _, err := chain[0].Verify(options); err == nil {
+			return "", ""
+		} else if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown {
+			return explainChain(chain[0], err), ""
+		}
+		if selfIssued(last) {
+			return fmt.Sprintf("the chain ends in %s, which is not the given CA (%s): give the CA that the certificate is from",
+				subjectOf(last), subjectOf(value.cas[0])), ""
+		}
+		return fmt.Sprintf("the chain is not complete: %s is signed by %s, which is neither in the file nor the given CA (%s): "+
+			"append the certificate of that issuer, or give its CA",
+			subjectOf(last), quote(last.Issuer.String()), subjectOf(value.cas[0])), ""
+	}
+	if system, err := x509.SystemCertPool(); err == nil {
+		options.Roots = system
+		if _, err := chain[0].Verify(options); err == nil {
+			return "", ""
+		}
+	}
+	if selfIssued(last) {
+		value.cas = []*x509.Certificate{last}
+		return "", ""
+	}
+	return "", fmt.Sprintf("the chain ends in %s, which is signed by %s, and this system does not trust that: "+
+		"clients need the certificate of that issuer as their CA, or, if it is an intermediate one, it has to be appended to the chain",
+		subjectOf(last), quote(last.Issuer.String()))
+}
+
+// ServiceNames returns the four names that a Service of Kubernetes is reached by
+// within its cluster, for the names of a serving certificate.
+func ServiceNames(name, namespace string) []string {
+	return []string{
+		name,
+		name + "." + namespace,
+		name + "." + namespace + ".svc",
+		name + "." + namespace + ".svc.cluster.local",
+	}
 }
 
 func namesOf(leaf *x509.Certificate) servingNames {
@@ -115,61 +193,4 @@ func namesOf(leaf *x509.Certificate) servingNames {
 		}
 	}
 	return names
-}
-
-// issue makes a certificate and writes it. When two processes do so at once the
-// files may end up as the halves of two pairs, which load finds and mends.
-func (s *selfServing) issue() (*tls.Certificate, error) {
-	key, err := NewKey()
-	if err != nil {
-		return nil, err
-	}
-	keyPEM, err := EncodeKey(key)
-	if err != nil {
-		return nil, err
-	}
-	certPEM, err := s.auth.issueServing(key.Public(), s.names, DefaultLifetime)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := parsePair(s.certFile, certPEM, s.keyFile, keyPEM)
-	if err != nil {
-		return nil, err
-	}
-	if err := replace(s.keyFile, keyPEM, modeKey); err != nil {
-		return nil, err
-	}
-	if err := replace(s.certFile, certPEM, modePublic); err != nil {
-		return nil, err
-	}
-	return cert, nil
-}
-
-// get returns the certificate in force, after it was replaced if that is due.
-func (s *selfServing) get() *tls.Certificate {
-	cert := s.current.Load()
-	if time.Now().Before(renewAt(cert.Leaf)) {
-		return cert
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	cert = s.current.Load() // another handshake may have been first
-	if now.Before(renewAt(cert.Leaf)) || now.Before(s.next) {
-		return cert
-	}
-	s.next = now.Add(checkInterval)
-	fresh, err := s.issue()
-	if err != nil {
-		if s.problem != err.Error() {
-			s.problem = err.Error()
-			s.log.Error("cannot replace the serving certificate, the one before stays in force",
-				"file", s.certFile, "expires", timestamp(cert.Leaf.NotAfter), "err", err)
-		}
-		return cert
-	}
-	s.problem = ""
-	s.current.Store(fresh)
-	s.log.Info("replaced the serving certificate", "file", s.certFile, "expires", timestamp(fresh.Leaf.NotAfter))
-	return fresh
 }

@@ -163,7 +163,7 @@ func selfSigned(t *testing.T) tls.Certificate {
 		NotAfter:     time.Now().Add(time.Hour),
 		URIs:         []*url.URL{agentURL(trustDomain, "edge-1")},
 	}
-	cert := signed(t, &Authority{cert: template, key: key}, template)
+	cert := signedBy(t, template, key, template)
 	// A name of its own, signed by the key of the same name.
 	return cert
 }
@@ -181,7 +181,7 @@ func TestHandshakeRefusesHubs(t *testing.T) {
 		{"other name", w.pair, w.serving, "other.example.com", `it is not for "other.example.com" but for "hub.example.com", 127.0.0.1, ::1`},
 		{"other address", w.pair, w.serving, "127.0.0.2", `it is not for "127.0.0.2"`},
 		{"foreign CA", w.pair, newAuthority(t, RoleServing), "hub.example.com", `it is signed by a CA that is not trusted here: "CN=Culvert serving CA `},
-		{"agent as hub", &KeyPair{get: func() *tls.Certificate { return &good }}, w.agents, "hub.example.com", "it is for TLS clients (clientAuth), want TLS servers (serverAuth); it is not for \"hub.example.com\" but for no DNS name"},
+		{"agent as hub", fixedPair(&good), w.agents, "hub.example.com", "it is for TLS clients (clientAuth), want TLS servers (serverAuth); it is not for \"hub.example.com\" but for no DNS name"},
 		{"no name", w.pair, w.serving, "", "no server name"},
 	}
 	for _, test := range tests {
@@ -258,6 +258,21 @@ func TestResumedSessionIsJudgedAgain(t *testing.T) {
 func TestVerifyNeedsRoots(t *testing.T) {
 	w := newWorld(t)
 	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{w.pair.Leaf()}}
-	err := VerifyServer(&Authority{}, "hub.example.com")(state)
+	err := VerifyServer(pool{}, "hub.example.com")(state)
 	wantError(t, "no pool would mean the system's", err, "no trusted CA")
+}
+
+func TestRolesDoNotStandForEachOther(t *testing.T) {
+	w := newWorld(t)
+	for _, role := range []string{RolePeers, RoleUsers, RoleServing} {
+		t.Run("N7: a certificate of the "+role+" CA that names a cluster is no agent's", func(t *testing.T) {
+			cert := signed(t, newAuthority(t, role), &x509.Certificate{
+				SerialNumber: big.NewInt(7), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+				ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{agentURL(trustDomain, "edge-1")},
+			})
+			atServer, atClient := handshake(t, hub(w.pair, w.agents), agent(cert, w.serving, "hub.example.com"))
+			wantError(t, role, atServer.err, "agent certificate: it is signed by a CA that is not trusted here: \"CN=Culvert "+role+" CA ")
+			wantError(t, "the agent is told", atClient.err, "remote error: tls: ")
+		})
+	}
 }

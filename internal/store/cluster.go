@@ -1,8 +1,6 @@
 package store
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -14,8 +12,8 @@ import (
 // clusterFormat is the newest format of a cluster's record.
 const clusterFormat = 1
 
-// Cluster is what the hub knows of a cluster whose agent was connected at some
-// time. It is a copy: changing it changes nothing in the store.
+// Cluster is what the hub knows of a cluster whose agent joined or was connected at
+// some time. It is a copy: changing it changes nothing in the store.
 type Cluster struct {
 	// Name is the cluster's name, a DNS-1123 label.
 	Name string
@@ -23,8 +21,14 @@ type Cluster struct {
 	Version string
 	// Labels are those that the agent seen last came with; nil when it had none.
 	Labels map[string]string
-	// FirstSeen and LastSeen are when an agent of the cluster was seen, in UTC.
+	// FirstSeen and LastSeen are when an agent of the cluster was seen, in UTC;
+	// zero when none was.
 	FirstSeen, LastSeen time.Time
+	// Joined is when the cluster last got a certificate that was no renewal; zero
+	// when it never did.
+	Joined time.Time
+	// TokenLabels are those of the join token of that time; nil when there are none.
+	TokenLabels map[string]string
 }
 
 // clusterRecord is a Cluster on the disk; its key is the name.
@@ -34,6 +38,9 @@ type clusterRecord struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	FirstSeen time.Time         `json:"firstSeen"`
 	LastSeen  time.Time         `json:"lastSeen"`
+
+	Joined      time.Time         `json:"joined,omitzero"`
+	TokenLabels map[string]string `json:"tokenLabels,omitempty"`
 }
 
 // SawCluster records that an agent of the cluster name was seen at a time, with
@@ -51,31 +58,57 @@ func (s *Store) sawCluster(name, version string, labels map[string]string, at ti
 	if err := route.CheckCluster(name); err != nil {
 		return err
 	}
-	if at.IsZero() {
-		return errors.New("time: not set")
+	at, err := moment(at)
+	if err != nil {
+		return err
 	}
-	at = at.UTC().Round(0) // without the clock reading, as it comes back
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket([]byte(bucketClusters))
 		next := clusterRecord{Format: clusterFormat, Version: version, Labels: labels, FirstSeen: at, LastSeen: at}
 		if value := bucket.Get([]byte(name)); value != nil {
-			last, err := decodeCluster(name, value)
+			last, err := decode[clusterRecord]("cluster", name, value, clusterFormat)
 			if err != nil {
 				return err
 			}
+			next.Joined, next.TokenLabels = last.Joined, last.TokenLabels
 			if at.Before(last.LastSeen) {
 				next.Version, next.Labels, next.LastSeen = last.Version, last.Labels, last.LastSeen
 			}
-			if last.FirstSeen.Before(at) {
+			if !last.FirstSeen.IsZero() && last.FirstSeen.Before(at) {
 				next.FirstSeen = last.FirstSeen
 			}
 		}
-		value, err := json.Marshal(next)
+		return put(bucket, "cluster", name, next)
+	})
+}
+
+// join makes a cluster known, with the labels of the token of its certificate.
+func join(tx *bbolt.Tx, c Certificate, at time.Time) error {
+	bucket := tx.Bucket([]byte(bucketClusters))
+	record := clusterRecord{Format: clusterFormat}
+	if value := bucket.Get([]byte(c.Cluster)); value != nil {
+		var err error
+		if record, err = decode[clusterRecord]("cluster", c.Cluster, value, clusterFormat); err != nil {
+			return err
+		}
+	}
+	record.Joined, record.TokenLabels = at, nil
+	if value := tx.Bucket([]byte(bucketTokens)).Get([]byte(c.Token)); c.Token != "" && value != nil {
+		token, err := decode[tokenRecord]("token", c.Token, value, tokenFormat)
 		if err != nil {
 			return err
 		}
-		return bucket.Put([]byte(name), value)
-	})
+		record.TokenLabels = token.Labels
+	}
+	if err := put(bucket, "cluster", c.Cluster, record); err != nil {
+		return err
+	}
+	revocation, revoked, err := getRevocation(tx, c.Cluster)
+	if err != nil || !revoked {
+		return err
+	}
+	revocation.Restored = at
+	return put(tx.Bucket([]byte(bucketRevocations)), "revocation", c.Cluster, revocation)
 }
 
 // Cluster returns what is known of a cluster; false when nothing is.
@@ -116,25 +149,17 @@ func (s *Store) Clusters() ([]Cluster, error) {
 }
 
 func decodeCluster(name string, value []byte) (Cluster, error) {
-	// The number first: nothing else of a newer record has to make sense here.
-	var head struct {
-		Format int `json:"format"`
-	}
-	if err := json.Unmarshal(value, &head); err != nil {
-		return Cluster{}, fmt.Errorf("cluster %s: %w", name, err)
-	}
-	if err := checkFormat(head.Format, clusterFormat); err != nil {
-		return Cluster{}, fmt.Errorf("cluster %s: %w", name, err)
-	}
-	var record clusterRecord
-	if err := json.Unmarshal(value, &record); err != nil {
-		return Cluster{}, fmt.Errorf("cluster %s: %w", name, err)
+	record, err := decode[clusterRecord]("cluster", name, value, clusterFormat)
+	if err != nil {
+		return Cluster{}, err
 	}
 	return Cluster{
-		Name:      name,
-		Version:   record.Version,
-		Labels:    record.Labels,
-		FirstSeen: record.FirstSeen,
-		LastSeen:  record.LastSeen,
+		Name:        name,
+		Version:     record.Version,
+		Labels:      record.Labels,
+		FirstSeen:   record.FirstSeen,
+		LastSeen:    record.LastSeen,
+		Joined:      record.Joined,
+		TokenLabels: record.TokenLabels,
 	}, nil
 }

@@ -23,13 +23,19 @@ const (
 // lockTimeout covers a hub that is just ending when the next one starts.
 const lockTimeout = time.Second
 
-// layout is the format of the database as a whole: which buckets there are.
-const layout = 1
+// layout is the format of the database as a whole: which buckets there are. The
+// second one has revocations, which a version that does not know them must not
+// pass over.
+const layout = 2
 
 const (
-	bucketMeta     = "meta"
-	bucketClusters = "clusters"
-	keyLayout      = "layout"
+	bucketMeta         = "meta"
+	bucketClusters     = "clusters"
+	bucketTokens       = "tokens"
+	bucketCertificates = "certificates"
+	bucketRevocations  = "revocations"
+	bucketPending      = "pending"
+	keyLayout          = "layout"
 )
 
 // ErrInUse says that another process has the file open.
@@ -93,7 +99,7 @@ func damaged(path string, err error) error {
 	return fmt.Errorf("%s: not the state of a hub, or damaged: %w: restore a backup, or move the file away to start anew", path, err)
 }
 
-// prepare makes the buckets of a new file and refuses the file of a newer version.
+// prepare makes the buckets that are missing and refuses the file of a newer version.
 func (s *Store) prepare() error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		meta, err := tx.CreateBucketIfNotExists([]byte(bucketMeta))
@@ -108,11 +114,16 @@ func (s *Store) prepare() error {
 			if err := checkFormat(number, layout); err != nil {
 				return fmt.Errorf("layout: %w", err)
 			}
-		} else if err := meta.Put([]byte(keyLayout), []byte(strconv.Itoa(layout))); err != nil {
+		}
+		if err := meta.Put([]byte(keyLayout), []byte(strconv.Itoa(layout))); err != nil {
 			return err
 		}
-		_, err = tx.CreateBucketIfNotExists([]byte(bucketClusters))
-		return err
+		for _, name := range []string{bucketClusters, bucketTokens, bucketCertificates, bucketRevocations, bucketPending} {
+			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

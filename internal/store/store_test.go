@@ -21,9 +21,16 @@ import (
 // killed, and print the name of each cluster after it was saved.
 const childFile = "CULVERT_TEST_STORE_FILE"
 
+// childTokens makes a process of this test binary use tokens of that store: see
+// spender.
+const childTokens = "CULVERT_TEST_STORE_TOKENS"
+
 func TestMain(m *testing.M) {
 	if path := os.Getenv(childFile); path != "" {
 		os.Exit(writerChild(path))
+	}
+	if path := os.Getenv(childTokens); path != "" {
+		os.Exit(spender(path))
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -189,12 +196,12 @@ func TestNewerFormatsAreRefused(t *testing.T) {
 		wantError(t, value, err, want)
 	}
 
-	put(bucketMeta, keyLayout, "2")
+	put(bucketMeta, keyLayout, "3")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	_, err = Open(path)
-	wantError(t, "a newer layout", err, path, "layout: written by a newer Culvert: format 2")
+	wantError(t, "a newer layout", err, path, "layout: written by a newer Culvert: format 3")
 	_, err = Open(path)
 	wantError(t, "and the file was let go of", err, "layout: written by a newer Culvert")
 }

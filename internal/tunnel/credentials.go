@@ -10,33 +10,46 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
+// Credentials returns gRPC credentials for connections whose TLS handshake is
+// done and has negotiated protocol (ALPN). Both ends can use them. gRPC sees a
+// credentials.TLSInfo as the peer's AuthInfo.
+func Credentials(protocol string) credentials.TransportCredentials {
+	return handshaken{protocol: protocol, info: func(i credentials.TLSInfo) credentials.AuthInfo { return i }}
+}
+
 // handshaken are gRPC credentials for connections whose handshake is done.
-type handshaken struct{}
-
-func (handshaken) ClientHandshake(_ context.Context, _ string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return authInfo(conn)
+type handshaken struct {
+	protocol string
+	// info makes what calls on the connection see of it.
+	info func(credentials.TLSInfo) credentials.AuthInfo
 }
 
-func (handshaken) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return authInfo(conn)
+// ClientHandshake implements [credentials.TransportCredentials].
+func (h handshaken) ClientHandshake(_ context.Context, _ string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return h.authInfo(conn)
 }
 
-func authInfo(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+// ServerHandshake implements [credentials.TransportCredentials].
+func (h handshaken) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return h.authInfo(conn)
+}
+
+func (h handshaken) authInfo(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secure, ok := conn.(interface{ ConnectionState() tls.ConnectionState })
 	if !ok {
-		return nil, nil, fmt.Errorf("tunnel connection is a %T where a TLS connection is wanted", conn)
+		return nil, nil, fmt.Errorf("connection is a %T where a TLS connection is wanted", conn)
 	}
 	state := secure.ConnectionState()
 	switch {
 	case !state.HandshakeComplete:
-		return nil, nil, errors.New("tunnel connection whose TLS handshake is not complete")
-	case state.NegotiatedProtocol != Protocol:
-		return nil, nil, fmt.Errorf("tunnel connection with ALPN %q where %q is wanted", state.NegotiatedProtocol, Protocol)
+		return nil, nil, errors.New("connection whose TLS handshake is not complete")
+	case state.NegotiatedProtocol != h.protocol:
+		return nil, nil, fmt.Errorf("connection with ALPN %q where %q is wanted", state.NegotiatedProtocol, h.protocol)
 	}
-	return conn, credentials.TLSInfo{
+	return conn, h.info(credentials.TLSInfo{
 		State:          state,
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
-	}, nil
+	}), nil
 }
 
 func (handshaken) Info() credentials.ProtocolInfo {

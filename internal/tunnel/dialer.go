@@ -58,6 +58,7 @@ const (
 type Dialer struct {
 	cfg     DialerConfig
 	current atomic.Pointer[mux.Link]
+	conn    atomic.Pointer[grpc.ClientConn] // of current
 }
 
 // NewDialer returns a dialler; Run makes it work.
@@ -138,7 +139,7 @@ func (d *Dialer) once(ctx context.Context, up func()) error {
 	}
 	given := atomic.Bool{}
 	cc, err := grpc.NewClient("passthrough:///"+d.cfg.Address,
-		grpc.WithTransportCredentials(handshaken{}),
+		grpc.WithTransportCredentials(Credentials(Protocol)),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			if given.Swap(true) {
 				return nil, errors.New("the connection was lost")
@@ -191,10 +192,12 @@ func (d *Dialer) runStream(ctx context.Context, cc *grpc.ClientConn, conn net.Co
 		if _, err := link.Peer(ctx); err != nil {
 			return // Run says why
 		}
+		d.conn.Store(cc)
 		d.current.Store(link)
 		up()
 		<-link.Done()
 		d.current.CompareAndSwap(link, nil)
+		d.conn.CompareAndSwap(cc, nil)
 	})
 	err = link.Run(ctx)
 	transport.end()

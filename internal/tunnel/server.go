@@ -14,7 +14,6 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -41,6 +40,9 @@ type ServerConfig struct {
 	// Register is called when a link is ready, and what it returns when the
 	// link has ended. Both must not block.
 	Register func(Peer, *mux.Link) (remove func())
+	// Renew gives the agent of a live link a new certificate. Nil: certificates are
+	// not renewed over the tunnel.
+	Renew RenewFunc
 	// Mux is the configuration of each link; addresses are filled in.
 	Mux    mux.Config
 	Logger *slog.Logger
@@ -55,18 +57,18 @@ type Server struct {
 
 	mu       sync.Mutex
 	draining bool
-	links    map[*mux.Link]struct{}
+	links    map[*mux.Link]*held
 }
 
 // NewServer returns a server; Serve makes it work.
 func NewServer(cfg ServerConfig) *Server {
-	s := &Server{cfg: cfg, links: make(map[*mux.Link]struct{})}
+	s := &Server{cfg: cfg, links: make(map[*mux.Link]*held)}
 	recovered := recovery.WithRecoveryHandlerContext(func(_ context.Context, p any) error {
 		cfg.Logger.Error("tunnel handler panicked", "panic", p)
 		return status.Error(codes.Internal, "internal error")
 	})
 	s.grpc = grpc.NewServer(
-		grpc.Creds(handshaken{}),
+		grpc.Creds(serverCredentials()),
 		grpc.ForceServerCodecV2(wire.Codec{}),
 		grpc.KeepaliveParams(serverKeepalive),
 		grpc.KeepaliveEnforcementPolicy(enforcement),
@@ -82,8 +84,10 @@ func NewServer(cfg ServerConfig) *Server {
 			recovery.StreamServerInterceptor(recovered),
 			auth.StreamServerInterceptor(s.authenticate),
 		),
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered)),
 	)
 	culvertv1.RegisterTunnelServiceServer(s.grpc, &service{server: s})
+	culvertv1.RegisterEnrolmentServiceServer(s.grpc, renewal{server: s})
 	return s
 }
 
@@ -129,10 +133,10 @@ func (s *Server) Shutdown(ctx context.Context, code wire.Code, message string) e
 
 type identityKey struct{}
 
-// identity is what the peer's certificate proves, and until when.
+// identity is what the peer's certificate proves, and the connection's lease.
 type identity struct {
 	cluster string
-	expires time.Time
+	conn    connection
 }
 
 // authenticate puts the identity that the peer's certificate proves into the
@@ -142,16 +146,25 @@ func (s *Server) authenticate(ctx context.Context) (context.Context, error) {
 	if !ok {
 		return nil, status.Error(codes.Unauthenticated, "no peer")
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	conn, ok := p.AuthInfo.(connection)
 	if !ok {
 		return nil, status.Error(codes.Unauthenticated, "no TLS")
 	}
-	cluster, err := s.cfg.Cluster(info.State)
+	cluster, err := s.judge(p, conn)
+	if err != nil {
+		return nil, err
+	}
+	return context.WithValue(ctx, identityKey{}, identity{cluster, conn}), nil
+}
+
+// judge says whose certificate it is; the error is a status.
+func (s *Server) judge(p *peer.Peer, conn connection) (string, error) {
+	cluster, err := s.cfg.Cluster(conn.State)
 	if err != nil {
 		s.cfg.Logger.Warn("tunnel refused", "remote", p.Addr.String(), "reason", err)
-		return nil, status.Error(codes.Unauthenticated, err.Error())
+		return "", status.Error(codes.Unauthenticated, err.Error())
 	}
-	return context.WithValue(ctx, identityKey{}, identity{cluster, info.State.PeerCertificates[0].NotAfter}), nil
+	return cluster, nil
 }
 
 // service keeps the RPCs out of Server's own methods.
@@ -173,25 +186,60 @@ func (v *service) Connect(stream culvertv1.TunnelService_ConnectServer) error {
 	cfg := s.cfg.Mux
 	cfg.Hop = wire.HopHub
 	cfg.LocalAddr, cfg.RemoteAddr = p.LocalAddr, p.Addr
-	transport := &serverTransport{stream: stream, over: make(chan struct{})}
-	link := mux.New(transport, cfg)
-	if !s.add(link) {
+	link := mux.New(&serverTransport{stream: stream}, cfg)
+	lease := who.conn.lease
+	lease.begin(who.cluster, who.conn.State.PeerCertificates[0])
+	held := newHeld(link, who.cluster, lease)
+	if !s.add(held) {
+		lease.end()
 		return status.Error(codes.Unavailable, "the hub is draining")
 	}
-	ended := make(chan error, 1)
+	// Once more: a revocation between the first look and now has not cut this link.
+	if _, err := s.judge(p, who.conn); err != nil {
+		s.remove(held)
+		return err
+	}
+	// The end of the stream reaches the link by Recv, which knows more of it than
+	// the stream's context, and would race with that.
+	valid, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	log := s.cfg.Logger.With("cluster", who.cluster, "remote", p.Addr.String())
 	s.running.Go(func() {
-		defer s.remove(link)
-		ended <- s.runLink(ctx, link, who.cluster, p.Addr, who.expires)
+		defer s.remove(held)
+		defer cancel(nil)
+		run(valid, held, log)
 	})
+	s.attend(ctx, cancel, held, Peer{Cluster: who.cluster, Addr: p.Addr}, log)
 	// The stream ends when this returns, and only then do the link's loops see
 	// the end of it; so it returns before they do.
-	<-transport.over
-	select {
-	case err := <-ended:
-		return linkStatus(err)
-	case <-link.Done():
-		return linkStatus(link.Err())
+	return linkStatus(link.Err())
+}
+
+// attend registers the link when the agent has said HELLO, and ends it when it
+// may not go on. It returns once the link has ended.
+func (s *Server) attend(ctx context.Context, cancel context.CancelCauseFunc, held *held, p Peer, log *slog.Logger) {
+	hello, err := held.link.Peer(ctx)
+	if err == nil {
+		p.Hello = hello
+		remove := s.cfg.Register(p, held.link)
+		defer remove()
+		log.Info("agent connected", "version", hello.Version, "instance", hello.Instance)
 	}
+	held.guard(cancel) // without HELLO the link ends by itself, and run says why
+}
+
+// run runs the link of one agent to its end.
+func run(ctx context.Context, held *held, log *slog.Logger) {
+	start := time.Now()
+	err := held.link.Run(ctx)
+	reason := held.reason()
+	switch {
+	case reason != "":
+	case err != nil:
+		reason = err.Error()
+	default:
+		reason = "drained"
+	}
+	log.Info("agent disconnected", "after", time.Since(start).Round(time.Millisecond), "reason", reason)
 }
 
 // linkStatus tells the agent why its link ended.
@@ -207,49 +255,19 @@ func linkStatus(err error) error {
 	}
 }
 
-// runLink runs the link of one agent from its HELLO to its end.
-func (s *Server) runLink(ctx context.Context, link *mux.Link, cluster string, addr net.Addr, expires time.Time) error {
-	log := s.cfg.Logger.With("cluster", cluster, "remote", addr.String())
-	var registered sync.WaitGroup
-	registered.Go(func() {
-		hello, err := link.Peer(ctx)
-		if err != nil {
-			return // Run says why
-		}
-		remove := s.cfg.Register(Peer{Cluster: cluster, Addr: addr, Hello: hello}, link)
-		log.Info("agent connected", "version", hello.Version, "instance", hello.Instance)
-		<-link.Done()
-		remove()
-	})
-	start := time.Now()
-	// The end of the stream reaches the link by Recv, which knows more of it than
-	// the stream's context, and would race with that. The certificate's end is the
-	// link's end.
-	valid, cancel := context.WithDeadlineCause(context.WithoutCancel(ctx), expires,
-		fmt.Errorf("the agent's certificate expired at %s: issue a new one", expires.UTC().Format(time.RFC3339)))
-	defer cancel()
-	err := link.Run(valid)
-	registered.Wait()
-	reason := "drained"
-	if err != nil {
-		reason = err.Error()
-	}
-	log.Info("agent disconnected", "after", time.Since(start).Round(time.Millisecond), "reason", reason)
-	return err
-}
-
-func (s *Server) add(l *mux.Link) bool {
+func (s *Server) add(h *held) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining {
 		return false
 	}
-	s.links[l] = struct{}{}
+	s.links[h.link] = h
 	return true
 }
 
-func (s *Server) remove(l *mux.Link) {
+func (s *Server) remove(h *held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.links, l)
+	delete(s.links, h.link)
+	h.lease.end()
 }

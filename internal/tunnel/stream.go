@@ -14,11 +14,9 @@ import (
 )
 
 // serverTransport is the hub's end of a stream. A server stream ends when its
-// handler returns, so Close tells the handler to.
+// handler returns, which it does when the link has ended.
 type serverTransport struct {
 	stream grpc.ServerStream
-	over   chan struct{}
-	once   sync.Once
 }
 
 func (t *serverTransport) Send(b *wire.Batch) error {
@@ -37,7 +35,8 @@ func (t *serverTransport) Recv(r *wire.Received) error {
 	return err
 }
 
-func (t *serverTransport) Close(bool) { t.once.Do(func() { close(t.over) }) }
+// Close has nothing to do.
+func (t *serverTransport) Close(bool) {}
 
 // flushTime is how long a dialler waits for the hub to end a drained stream.
 const flushTime = time.Second

@@ -89,6 +89,7 @@ type hub struct {
 	server  *tunnel.Server
 	links   chan *mux.Link
 	refuse  atomic.Bool
+	change  func(*tunnel.ServerConfig) // before each start; may be nil
 	served  sync.WaitGroup
 }
 
@@ -107,7 +108,7 @@ func (h *hub) start() {
 		h.t.Fatal(err)
 	}
 	h.address = ln.Addr().String()
-	h.server = tunnel.NewServer(tunnel.ServerConfig{
+	cfg := tunnel.ServerConfig{
 		Cluster: func(cs tls.ConnectionState) (string, error) {
 			if h.refuse.Load() {
 				return "", errors.New("certificate of another cluster")
@@ -122,7 +123,11 @@ func (h *hub) start() {
 			return func() {}
 		},
 		Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	if h.change != nil {
+		h.change(&cfg)
+	}
+	h.server = tunnel.NewServer(cfg)
 	tlsConfig := &tls.Config{
 		Certificates: []tls.Certificate{h.cert}, NextProtos: []string{tunnel.Protocol}, MinVersion: tls.VersionTLS13,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: h.pool,

@@ -24,8 +24,12 @@ const (
 	dataHead = 4 * (1 + 10)
 )
 
-// arenaSize is for how many buffers a Batch makes room at once.
-const arenaSize = 256
+// A Batch makes room for firstArena buffers at once, and when that is used up for
+// twice as many, up to fullArena: a link that is quiet holds little.
+const (
+	firstArena = 8
+	fullArena  = 256
+)
 
 // Batch collects frames into one gRPC message. The zero value is an empty
 // batch. One goroutine at a time.
@@ -35,6 +39,7 @@ type Batch struct {
 	// never used again; the collector frees an arena when all its messages are
 	// sent.
 	slices mem.BufferSlice
+	arena  int        // how large the last one was
 	root   mem.Buffer // the head being filled
 	head   []byte     // its bytes
 	cut    int        // head[cut:pos] is not in slices yet
@@ -124,7 +129,8 @@ func (b *Batch) appendPayload(p mem.Buffer) {
 // push appends a buffer.
 func (b *Batch) push(p mem.Buffer) {
 	if len(b.slices) == cap(b.slices) {
-		next := make(mem.BufferSlice, len(b.slices), max(arenaSize, 2*len(b.slices)))
+		b.arena = min(max(firstArena, 2*b.arena), fullArena)
+		next := make(mem.BufferSlice, len(b.slices), max(b.arena, 2*len(b.slices)))
 		copy(next, b.slices)
 		b.slices = next
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/culvertdev/culvert/internal/fault"
 	"github.com/culvertdev/culvert/internal/front/https"
 	"github.com/culvertdev/culvert/internal/identity"
+	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/upstream"
 	"github.com/culvertdev/culvert/internal/wire"
 )
@@ -75,6 +76,8 @@ type bedConfig struct {
 	kubeHost string // instead of kube
 	auth     func(*http.Request) (user.Info, error)
 	ready    func() error
+	health   func() []telemetry.Health
+	admin    func(http.ResponseWriter, *http.Request, user.Info) error
 	protos   []string
 }
 
@@ -118,7 +121,8 @@ func newBed(t *testing.T, cfg bedConfig) *bed {
 		cfg.auth = authenticate
 	}
 	b.front, err = https.New(https.Config{
-		Dial: b.dial, Authenticate: cfg.auth, Map: mapper.Map, Logger: log.With("process", "hub"), CACert: b.ca.pem, Ready: cfg.ready,
+		Dial: b.dial, Authenticate: cfg.auth, Map: mapper.Map, Logger: log.With("process", "hub"), CA: func() []byte { return b.ca.pem }, Ready: cfg.ready,
+		Health: cfg.health, Admin: cfg.admin,
 	})
 	ok(t, err)
 	server := b.front.Server()

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -16,6 +17,7 @@ import (
 	"github.com/culvertdev/culvert/internal/identity"
 	"github.com/culvertdev/culvert/internal/relay"
 	"github.com/culvertdev/culvert/internal/route"
+	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -38,11 +40,18 @@ type Config struct {
 	Map func(user.Info) (identity.Impersonation, error)
 	// Logger gets one line a request at info. It is required.
 	Logger *slog.Logger
-	// CACert is what /-/ca.crt answers, PEM; without it the path is not found.
-	CACert []byte
+	// CA returns what /-/ca.crt answers, PEM: the CAs of the hub's certificate as
+	// they are now. Without it, and where it returns nothing, the path is not found.
+	CA func() []byte
 	// Ready says whether the hub can serve, for /-/readyz. Its error is shown to
 	// anybody who asks verbosely. Without it the hub is always ready.
 	Ready func() error
+	// Health returns the state of certificates and files, which /-/readyz?verbose
+	// shows to anybody. What it warns of makes the hub not unready. May be nil.
+	Health func() []telemetry.Health
+	// Admin serves the paths under /-/v1/ to callers that were authenticated, and
+	// decides which of them may. Without it those paths are not found.
+	Admin func(w http.ResponseWriter, r *http.Request, caller user.Info) error
 }
 
 // Validate names every required field that is missing.
@@ -123,6 +132,9 @@ func (h *Handler) serve(x *relay.Exchange, r *http.Request, v *visit) error {
 		return err
 	}
 	if to.IsOwn {
+		if h.cfg.Admin != nil && strings.HasPrefix(to.Own, adminPaths) {
+			return h.serveAdmin(x, r, v)
+		}
 		v.quiet = true
 		return h.serveOwn(x, r, to.Own)
 	}

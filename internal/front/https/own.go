@@ -1,12 +1,18 @@
 package https
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/culvertdev/culvert/internal/fault"
+	"github.com/culvertdev/culvert/internal/pki"
 	"github.com/culvertdev/culvert/internal/relay"
+	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -22,8 +28,10 @@ func (h *Handler) serveOwn(x *relay.Exchange, r *http.Request, name string) erro
 	case "readyz":
 		return h.serveReady(x, r)
 	case "ca.crt":
-		if len(h.cfg.CACert) > 0 {
-			return h.text(x, "application/x-pem-file", h.cfg.CACert)
+		if h.cfg.CA != nil {
+			if bundle := h.cfg.CA(); len(bundle) > 0 {
+				return h.serveCA(x, r, bundle)
+			}
 		}
 	}
 	return &fault.Error{Hop: wire.HopHub, Op: "read path", Code: wire.CodeNotFound,
@@ -45,9 +53,54 @@ func (h *Handler) serveReady(x *relay.Exchange, r *http.Request) error {
 	}
 	body := "ok\n"
 	if verbose {
-		body = "[+]ping ok\n[+]hub ok\nreadyz check passed\n"
+		body = "[+]ping ok\n[+]hub ok\n"
+		if h.cfg.Health != nil {
+			body += telemetry.Lines(h.cfg.Health(), time.Now())
+		}
+		body += "readyz check passed\n"
 	}
 	return h.text(x, "text/plain; charset=utf-8", []byte(body))
+}
+
+// HeaderFingerprint is on the answer of /-/ca.crt: the SHA-256 of the bundle's
+// first certificate, as openssl x509 -fingerprint -sha256 prints it.
+const HeaderFingerprint = "X-Culvert-CA-Fingerprint"
+
+// serveCA answers with the bundle or, with ?fingerprint, with one line for each
+// certificate of it. Neither is a secret, and neither proves anything to who has
+// no other way to know the fingerprint.
+func (h *Handler) serveCA(x *relay.Exchange, r *http.Request, bundle []byte) error {
+	var lines strings.Builder
+	first := ""
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return &fault.Error{Hop: wire.HopHub, Op: "ca.crt", Code: wire.CodeInternal, Err: err}
+		}
+		fingerprint := pki.Fingerprint(cert)
+		if first == "" {
+			first = fingerprint
+		}
+		fmt.Fprintf(&lines, "%s %q\n", fingerprint, cert.Subject.String())
+	}
+	x.Header().Set(HeaderFingerprint, first)
+	if _, asked := r.URL.Query()["fingerprint"]; asked {
+		return h.text(x, "text/plain; charset=utf-8", []byte(lines.String()))
+	}
+	return h.text(x, "application/x-pem-file", bundle)
+}
+
+// adminPaths begin what of the hub's own paths is for its administrators.
+const adminPaths = "v1/"
+
+// serveAdmin authenticates an administrator as any other caller.
+func (h *Handler) serveAdmin(x *relay.Exchange, r *http.Request, v *visit) error {
+	caller, err := h.cfg.Authenticate(r)
+	if err != nil {
+		return err
+	}
+	v.user = caller.GetName()
+	return h.cfg.Admin(x, r, caller)
 }
 
 func (h *Handler) text(x *relay.Exchange, contentType string, body []byte) error {

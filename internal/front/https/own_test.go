@@ -1,13 +1,21 @@
 package https_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/culvertdev/culvert/internal/fault"
 	"github.com/culvertdev/culvert/internal/front/https"
+	"github.com/culvertdev/culvert/internal/telemetry"
+	"github.com/culvertdev/culvert/internal/wire"
 )
 
 func TestOwnPaths(t *testing.T) {
@@ -43,6 +51,76 @@ func TestOwnPaths(t *testing.T) {
 	ok(t, err)
 	if status := decodeStatus(t, res); res.StatusCode != 400 {
 		t.Errorf("POST: %+v", status)
+	}
+}
+
+func TestCA(t *testing.T) {
+	b := newBed(t, bedConfig{})
+	client := b.client(true)
+	block, _ := pem.Decode(b.ca.pem)
+	sum := sha256.Sum256(block.Bytes)
+	t.Run("P16,P25: the CA of the hub's certificate is handed out with its fingerprint", func(t *testing.T) {
+		res, body := b.get(client, "/-/ca.crt")
+		plain := strings.ReplaceAll(res.Header.Get(https.HeaderFingerprint), ":", "")
+		if body != string(b.ca.pem) || !strings.EqualFold(plain, hex.EncodeToString(sum[:])) {
+			t.Errorf("%v %q", res.Header, body)
+		}
+		_, lines := b.get(client, "/-/ca.crt?fingerprint")
+		if first, subject, _ := strings.Cut(lines, " "); strings.ReplaceAll(first, ":", "") != plain || !strings.HasPrefix(subject, "\"") || strings.Count(lines, "\n") != 1 {
+			t.Errorf("%q", lines)
+		}
+	})
+}
+
+func TestReadyHealth(t *testing.T) {
+	b := newBed(t, bedConfig{health: func() []telemetry.Health {
+		return []telemetry.Health{{Name: "token file", LastError: "line 3: has 2 columns"}, {Name: "serving certificate", Subject: "CN=hub"}}
+	}})
+	client := b.client(true)
+	t.Run("P5: certificates and failed reloads are in verbose readiness, and make nothing unready", func(t *testing.T) {
+		res, body := b.get(client, "/-/readyz?verbose")
+		want := "[+]hub ok\n[+]serving certificate ok: CN=hub\n[!]token file WARNING: the newest content cannot be used, " +
+			"the one before stays in force: line 3: has 2 columns\nreadyz check passed\n"
+		if res.StatusCode != 200 || !strings.HasSuffix(body, want) {
+			t.Errorf("%s %q", res.Status, body)
+		}
+		if _, body := b.get(client, "/-/readyz"); body != "ok\n" {
+			t.Errorf("details unasked: %q", body)
+		}
+	})
+}
+
+func TestAdminPaths(t *testing.T) {
+	var callers []string
+	b := newBed(t, bedConfig{admin: func(w http.ResponseWriter, r *http.Request, caller user.Info) error {
+		if r.Method == http.MethodDelete {
+			return &fault.Error{Hop: wire.HopHub, Op: "administer", Code: wire.CodePermissionDenied}
+		}
+		callers = append(callers, caller.GetName()+" "+r.URL.Path+" "+r.Header.Get("Authorization"))
+		_, err := io.WriteString(w, "done")
+		return err
+	}})
+	client := b.client(true)
+	t.Run("D22: administrators are authenticated as any caller", func(t *testing.T) {
+		if res, body := b.get(client, "/-/v1/tokens"); res.StatusCode != 200 || body != "done" || len(callers) != 1 || !strings.HasSuffix(callers[0], " /-/v1/tokens ") {
+			t.Errorf("%s %q, %q", res.Status, body, callers)
+		}
+		r := b.request(http.MethodGet, "/-/v1/tokens", nil)
+		r.Header.Del("Authorization")
+		res, err := client.Do(r)
+		ok(t, err)
+		if decodeStatus(t, res); res.StatusCode != 401 || len(callers) != 1 {
+			t.Errorf("%s, %q", res.Status, callers)
+		}
+		res, err = client.Do(b.request(http.MethodDelete, "/-/v1/tokens/x", nil))
+		ok(t, err)
+		if decodeStatus(t, res); res.StatusCode != 403 {
+			t.Errorf("%s", res.Status)
+		}
+	})
+	without := newBed(t, bedConfig{})
+	if res, _ := without.get(without.client(true), "/-/v1/tokens"); res.StatusCode != 404 {
+		t.Errorf("without administrators: %s", res.Status)
 	}
 }
 

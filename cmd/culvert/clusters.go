@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/culvertdev/culvert/internal/front/admin"
+)
+
+func clustersCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "clusters",
+		Short: "List, accept and revoke the clusters of a hub",
+		Example: `  culvert clusters list --state /var/lib/culvert
+  culvert clusters revoke --state /var/lib/culvert edge-1 --reason "laptop stolen"`,
+	}
+	cmd.AddCommand(clustersListCommand(), clustersGetCommand(), clustersAcceptCommand(), clustersRevokeCommand())
+	return cmd
+}
+
+func clustersListCommand() *cobra.Command {
+	var hub hubFlags
+	var out outputFlag
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the clusters that have joined, wait to be accepted, or are revoked",
+		Example: "  culvert clusters list --state /var/lib/culvert",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			return hub.ask(cmd.Context(), func(ctx context.Context, c *admin.Client) error {
+				clusters, err := c.ListClusters(ctx)
+				if err != nil {
+					return err
+				}
+				return out.print(cmd.OutOrStdout(), admin.List[admin.Cluster]{Items: clusters}, func(w io.Writer) error {
+					return clusterTable(w, clusters)
+				})
+			})
+		},
+	}
+	hub.bind(cmd)
+	out.bind(cmd)
+	return cmd
+}
+
+func clusterTable(w io.Writer, clusters []admin.Cluster) error {
+	lines := make([][]string, 0, len(clusters))
+	for _, c := range clusters {
+		lines = append(lines, []string{c.Name, c.State, strconv.Itoa(len(c.Agents)), c.Version, when(c.LastSeen), labelText(c.Labels)})
+	}
+	return rows(w, []string{"NAME", "STATE", "AGENTS", "VERSION", "LAST SEEN", "LABELS"}, lines)
+}
+
+func clustersGetCommand() *cobra.Command {
+	var hub hubFlags
+	var out outputFlag
+	cmd := &cobra.Command{
+		Use:     "get NAME",
+		Short:   "Show all that the hub knows of a cluster, its certificates included",
+		Example: "  culvert clusters get --state /var/lib/culvert edge-1 -o yaml",
+		Args:    oneName("cluster's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			return hub.ask(cmd.Context(), func(ctx context.Context, c *admin.Client) error {
+				cluster, err := c.GetCluster(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return out.print(cmd.OutOrStdout(), cluster, func(w io.Writer) error { return clusterText(w, cluster) })
+			})
+		},
+	}
+	hub.bind(cmd)
+	out.bind(cmd)
+	return cmd
+}
+
+func clusterText(w io.Writer, c admin.Cluster) error {
+	pairs := [][2]string{
+		{"Name", c.Name}, {"State", c.State}, {"Labels", labelText(c.Labels)}, {"Version", c.Version},
+		{"Joined", when(c.Joined)}, {"First seen", when(c.FirstSeen)}, {"Last seen", when(c.LastSeen)},
+	}
+	for _, a := range c.Agents {
+		pairs = append(pairs, [2]string{"Agent", fmt.Sprintf("%s, version %s, since %s, %d sessions", a.Remote, a.Version, when(a.Since), a.Sessions)})
+	}
+	for _, cert := range c.Certificates {
+		pairs = append(pairs, [2]string{"Certificate", fmt.Sprintf("serial %s, issued %s, expires %s", cert.Serial, when(cert.Issued), until(cert.NotAfter))})
+	}
+	if p := c.Pending; p != nil {
+		pairs = append(pairs, [2]string{"Waits", fmt.Sprintf("since %s, from %s", when(p.Asked), p.Remote)}, [2]string{"Key", p.Key})
+		if !p.Accepted.IsZero() {
+			pairs = append(pairs, [2]string{"Accepted", when(p.Accepted) + " by " + p.AcceptedBy})
+		}
+	}
+	if r := c.Revocation; r != nil {
+		pairs = append(pairs, [2]string{"Revoked", when(r.At) + " by " + r.By}, [2]string{"Reason", r.Reason}, [2]string{"Restored", when(r.Restored)})
+	}
+	return fields(w, pairs...)
+}
+
+func clustersAcceptCommand() *cobra.Command {
+	var hub hubFlags
+	var out outputFlag
+	var how admin.Acceptance
+	cmd := &cobra.Command{
+		Use:   "accept NAME",
+		Short: "Let a cluster join that waits to be accepted",
+		Long: `Let a cluster join that waits to be accepted. With --key only the agent whose key
+has that fingerprint is accepted, which its log shows, and so does
+culvert clusters get.`,
+		Example: "  culvert clusters accept --state /var/lib/culvert edge-1",
+		Args:    oneName("cluster's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			return hub.ask(cmd.Context(), func(ctx context.Context, c *admin.Client) error {
+				cluster, err := c.AcceptCluster(ctx, args[0], how)
+				if err != nil {
+					return err
+				}
+				return out.print(cmd.OutOrStdout(), cluster, func(w io.Writer) error { return clusterText(w, cluster) })
+			})
+		},
+	}
+	hub.bind(cmd)
+	out.bind(cmd)
+	cmd.Flags().StringVar(&how.Key, "key", "", "fingerprint of the key of the agent that is meant (default: whoever waits)")
+	return cmd
+}
+
+func clustersRevokeCommand() *cobra.Command {
+	var hub hubFlags
+	var out outputFlag
+	var why admin.RevokeRequest
+	cmd := &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "Lock a cluster out: cut its tunnels now, and refuse its certificates",
+		Long: `Lock a cluster out: cut its tunnels now with everything in them, and refuse all
+certificates that it has, also after a restart of the hub. Its unused join tokens
+are revoked too. A new join token brings the cluster back with a new certificate.`,
+		Example: `  culvert clusters revoke --state /var/lib/culvert edge-1 --reason "laptop stolen"`,
+		Args:    oneName("cluster's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			return hub.ask(cmd.Context(), func(ctx context.Context, c *admin.Client) error {
+				done, err := c.RevokeCluster(ctx, args[0], why)
+				if err != nil {
+					return err
+				}
+				return out.print(cmd.OutOrStdout(), done, func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "cluster %s is revoked, %d tunnels were cut\n", done.Cluster, done.Cut)
+					return err
+				})
+			})
+		},
+	}
+	hub.bind(cmd)
+	out.bind(cmd)
+	cmd.Flags().StringVar(&why.Reason, "reason", "", "why, for those who read it later (default none)")
+	return cmd
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/culvertdev/culvert/internal/pki"
+)
+
+const (
+	fetchTime = 30 * time.Second
+	// maxCA bounds what is read of a hub, in bytes.
+	maxCA = 1 << 20
+)
+
+func pkiFetchCommand() *cobra.Command {
+	var hub, fingerprint string
+	cmd := &cobra.Command{
+		Use:   "fetch",
+		Short: "Get the CA of a hub whose fingerprint you know",
+		Long: `Get the CA of a hub whose fingerprint you know, and print it as PEM. The hub says
+the fingerprint when it starts, and so does culvert pki show. What the hub sends is
+printed only when the CA with that fingerprint is in it, and when the connection
+it came over is verified by it.`,
+		Example: "  culvert pki fetch --hub hub.example.com:8443 --fingerprint 1F:C3:… > ca.crt",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			digest, err := parseFingerprint(fingerprint)
+			if err != nil {
+				return err
+			}
+			bundle, err := fetchCA(cmd.Context(), hub, digest)
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(bundle)
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&hub, "hub", "", "host:port of the hub (required)")
+	f.StringVar(&fingerprint, "fingerprint", "", "SHA-256 of the CA's certificate, hexadecimal (required)")
+	required(cmd, "hub", "fingerprint")
+	return cmd
+}
+
+// parseFingerprint takes the forms that programs print: with colons or without,
+// in any case.
+func parseFingerprint(text string) (string, error) {
+	digits := strings.ToUpper(strings.ReplaceAll(strings.TrimSpace(text), ":", ""))
+	if raw, err := hex.DecodeString(digits); err != nil || len(raw) != 32 {
+		return "", errors.New("--fingerprint: want the SHA-256 of a certificate, 64 hexadecimal digits")
+	}
+	return digits, nil
+}
+
+// fetchCA returns the CAs that the hub hands out, PEM.
+func fetchCA(ctx context.Context, hub, digest string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	defer cancel()
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			// Nothing can be verified before the CA is there; check below does it then,
+			// over this same connection.
+			InsecureSkipVerify: true, //nolint:gosec // verified below, before anything is used
+		},
+	}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+hub+"/-/ca.crt", http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("--hub: want host:port: %w", err)
+	}
+	res, err := (&http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("--hub: %w", err)
+	}
+	bundle, err := io.ReadAll(io.LimitReader(res.Body, maxCA))
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		return nil, fmt.Errorf("--hub: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("--hub: %s answers %s: it is no hub, or its certificate is from a public CA and needs no other", hub, res.Status)
+	}
+	ca, err := findCA(bundle, digest)
+	if err != nil {
+		return nil, err
+	}
+	// The rest of the bundle counts because it came over a connection that the CA
+	// in it verifies.
+	roots := x509.NewCertPool()
+	roots.AddCert(ca)
+	if err := pki.VerifyServer(fixed{roots}, req.URL.Hostname())(*res.TLS); err != nil {
+		return nil, fmt.Errorf("--hub: the CA is that of the fingerprint, and the connection is not of it: %w", err)
+	}
+	return bundle, nil
+}
+
+// fixed are roots that stay the same.
+type fixed struct{ pool *x509.CertPool }
+
+// Pool implements [pki.Roots].
+func (f fixed) Pool() *x509.CertPool { return f.pool }
+
+// findCA returns the certificate of a fingerprint.
+func findCA(bundle []byte, digest string) (*x509.Certificate, error) {
+	for block, rest := pem.Decode(bytes.TrimSpace(bundle)); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("--hub: what it hands out as its CA is damaged: %w", err)
+		}
+		if strings.ReplaceAll(pki.Fingerprint(cert), ":", "") == digest && cert.IsCA {
+			return cert, nil
+		}
+	}
+	return nil, errors.New("--fingerprint: no CA that this hub hands out has it: it is another hub, or something between reads the connection")
+}

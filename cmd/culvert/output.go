@@ -1,0 +1,137 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+)
+
+// outputFlag is in which form a command prints its result.
+type outputFlag struct {
+	form string
+}
+
+const (
+	formTable = "table"
+	formJSON  = "json"
+	formYAML  = "yaml"
+)
+
+func (o *outputFlag) bind(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&o.form, "output", "o", formTable, "form of the result: table, json or yaml")
+}
+
+func (o *outputFlag) check() error {
+	if !slices.Contains([]string{formTable, formJSON, formYAML}, o.form) {
+		return fmt.Errorf("--output: %q is not table, json or yaml", o.form)
+	}
+	return nil
+}
+
+// print writes value, or what table writes of it.
+func (o *outputFlag) print(w io.Writer, value any, table func(w io.Writer) error) error {
+	var text []byte
+	var err error
+	switch o.form {
+	case formJSON:
+		text, err = json.MarshalIndent(value, "", "  ")
+		text = append(text, '\n')
+	case formYAML:
+		text, err = yaml.Marshal(value)
+	default:
+		return table(w)
+	}
+	if err != nil {
+		return fmt.Errorf("--output %s: %w", o.form, err)
+	}
+	_, err = w.Write(text)
+	return err
+}
+
+// rows writes a table; an empty one has its head, so that it is seen to be one.
+func rows(w io.Writer, head []string, lines [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	for _, line := range append([][]string{head}, lines...) {
+		for i, cell := range line {
+			line[i] = printable(cell)
+		}
+		if _, err := fmt.Fprintln(t, strings.Join(line, "\t")); err != nil {
+			return err
+		}
+	}
+	return t.Flush()
+}
+
+// fields writes one thing, a field a line, without those that are empty.
+func fields(w io.Writer, pairs ...[2]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, p := range pairs {
+		if p[1] == "" {
+			continue
+		}
+		if _, err := fmt.Fprintf(t, "%s:\t%s\n", p[0], printable(p[1])); err != nil {
+			return err
+		}
+	}
+	return t.Flush()
+}
+
+// printable keeps what an agent says of itself from being read by a terminal.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// when writes a time for people; empty for none.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// until writes a time and how far it is.
+func until(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	left := time.Until(t)
+	if left < 0 {
+		return when(t) + " (" + span(-left) + " ago)"
+	}
+	return when(t) + " (in " + span(left) + ")"
+}
+
+// span writes a time for people: days where hours say nothing.
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= 3*day {
+		return strconv.Itoa(int(d/day)) + " days"
+	}
+	return d.Round(time.Second).String()
+}
+
+func labelText(labels map[string]string) string {
+	var parts []string
+	for key, value := range labels {
+		parts = append(parts, key+"="+value)
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ",")
+}
