@@ -54,8 +54,9 @@ test: cc $(ROWS) ## Run unit tests with the race detector, fuzz seeds and the en
 	exit $$failed
 
 .PHONY: race
-race: cc $(ROWS) ## Run the unit tests alone, with the race detector and fuzz seeds
+race: cc $(ROWS) ## Run the unit tests alone, with the race detector and fuzz seeds, and the benchmark that has a limit
 	@CGO_ENABLED=1 go test -json -race -shuffle=on $(TESTFLAGS) ./... | $(ROWS) record $(BUILD)/test-unit.json
+	go test -json -count=1 -run '^TestAllocations$$' ./bench/internal/frames | $(ROWS) record $(BUILD)/test-allocations.json
 	CGO_ENABLED=1 go test -C tools -json -race -shuffle=on $(TESTFLAGS) ./rows | $(ROWS) record $(BUILD)/test-tools.json
 
 .PHONY: e2e

@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/culvertdev/culvert/agent"
 	"github.com/culvertdev/culvert/e2e/testbed"
-	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/server"
 )
 
 const (
@@ -28,8 +29,6 @@ const (
 	stalledBaseline = 1500 * time.Millisecond
 	stalledMeasured = 3 * time.Second
 	pingSize        = 1 << 10
-	// stalledBudget is what a hub may hold; its flags do not change it.
-	stalledBudget = mux.DefaultBudget
 )
 
 func testStalled(t *testing.T, l *lab) {
@@ -37,7 +36,7 @@ func testStalled(t *testing.T, l *lab) {
 	must(t, l.private.Inside.Do(limitSockets))
 	block := make([]byte, sourceBlock)
 	downloads := &sources{}
-	t.Run("N1: 1 000 answers that nobody reads: the hub stays within its budget, and requests beside them go on", func(t *testing.T) {
+	t.Run("N1: 1 000 answers that nobody reads: both processes stay within their memory, and requests beside them go on", func(t *testing.T) {
 		h := l.startHub(t, "downloads")
 		path := l.serve(t, l.listen(t, true), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			downloads.write(r.Context(), w, block)
@@ -51,7 +50,7 @@ func testStalled(t *testing.T, l *lab) {
 		})
 	})
 	uploads := &sources{}
-	t.Run("N1: 1 000 uploads that nobody reads: the hub stays within its budget, and requests beside them go on", func(t *testing.T) {
+	t.Run("N1: 1 000 uploads that nobody reads: both processes stay within their memory, and requests beside them go on", func(t *testing.T) {
 		h := l.startHub(t, "uploads")
 		path := l.serve(t, l.listen(t, true), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done() // and reads nothing
@@ -171,11 +170,17 @@ func (l *lab) stall(t *testing.T, h *hub, from *sources, open func(context.Conte
 	if more := float64(from.bytes.Load()-sent) / stalledMeasured.Seconds(); more > standsBelow*float64(sent) {
 		t.Errorf("the sources went on: %d KiB, then %d", sent>>10, from.bytes.Load()>>10)
 	}
-	if after[0].Peak > stalledBudget {
-		t.Errorf("the hub held %d KiB, its budget is %d", after[0].Peak>>10, stalledBudget>>10)
+	for i, p := range []struct {
+		name   string
+		memory int64
+	}{{"hub", server.DefaultMemory}, {"agent", agent.DefaultMemory}} {
+		if after[i].Peak > p.memory {
+			t.Errorf("the %s held %d KiB, its memory is set to %d", p.name, after[i].Peak>>10, p.memory>>10)
+		}
 	}
-	// The allowance is for a machine that does something else too.
-	if limit := 2*before.p99 + 10*time.Millisecond; while.p99 > limit {
+	// The allowance is for a machine that does something else too; what this is
+	// about lasts seconds. The benchmark has the ratio.
+	if limit := 2*before.p99 + 50*time.Millisecond; while.p99 > limit {
 		t.Errorf("the 99th percentile of others rose from %v to %v, limit %v", before.p99, while.p99, limit)
 	}
 }

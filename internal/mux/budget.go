@@ -56,5 +56,10 @@ func (b *Budget) short() bool { return b.used.Load() > b.limit/2 }
 // crowded tells that sessions should queue little for sending.
 func (b *Budget) crowded() bool { return b.queued.Load() > b.limit/4 }
 
-// exhausted tells that no session should be admitted at its full window.
-func (b *Budget) exhausted() bool { return b.used.Load() >= b.limit }
+// share returns the window that a session may have while the budget is short, in
+// bytes: less, the less is left, so that there is always some for the next one.
+func (b *Budget) share() int { return int(max(b.limit-b.used.Load(), 0) / 64) }
+
+// exhausted tells that not even the least windows of more sessions can be
+// afforded.
+func (b *Budget) exhausted() bool { return b.used.Load() >= b.limit+b.limit/2 }

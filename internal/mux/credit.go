@@ -62,8 +62,7 @@ func (s *Session) fairWindow(now time.Time) int {
 func (s *Session) grant() {
 	cfg := &s.link.cfg
 	if cfg.Budget.short() {
-		// What is left is for sessions that have not had their first window.
-		s.window = min(s.window, cfg.InitialWindow)
+		s.window = min(s.window, max(cfg.MinWindow, cfg.Budget.share()))
 	}
 	outstanding := int64(s.recvLimit - s.readOff)
 	want := int64(s.fairWindow(time.Now())) - outstanding

@@ -56,6 +56,7 @@ func endOfStream(err error) error {
 // meanwhile: they would wait for ever.
 func (s *Session) Pump(w io.Writer, done func(n int64, err error)) {
 	p := &pump{session: s, w: w, done: done}
+	p.loop = p.run
 	if c, ok := w.(net.Conn); ok {
 		p.socket = buffer.NewSocket(c)
 	}
@@ -74,8 +75,9 @@ type pump struct {
 	w       io.Writer
 	socket  *buffer.Socket // w, where it is one; else nil
 	done    func(int64, error)
-	total   int64 // of whoever runs it
-	running bool  // somebody does; guarded by the link's mu
+	loop    func() // run, made once so that starting it allocates nothing
+	total   int64  // of whoever runs it
+	running bool   // somebody does; guarded by the link's mu
 }
 
 // start makes somebody write: a goroutine, or the receive loop where the one
@@ -88,7 +90,7 @@ func (p *pump) start() {
 		l.woken = p
 		return
 	}
-	go p.run()
+	go p.loop()
 }
 
 // run writes until there is nothing to write.
@@ -131,7 +133,7 @@ func (p *pump) runHere() {
 	s.link.mu.Lock()
 	if ready, err := s.readState(); !ready || err != nil {
 		s.link.mu.Unlock()
-		go p.run() // an end may have to be told, which can take time
+		go p.loop() // an end may have to be told, which can take time
 		return
 	}
 	b := s.takeBurst()
@@ -150,7 +152,7 @@ func (p *pump) runHere() {
 	defer s.link.mu.Unlock()
 	s.consumed(n)
 	if ready, err := s.readState(); ready || err != nil {
-		go p.run()
+		go p.loop()
 		return
 	}
 	p.running = false

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/mem"
 
 	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/internal/splice"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -73,24 +74,54 @@ type Path struct {
 	moved   chan struct{} // signalled when something was read
 }
 
-// Open returns a path whose far end reads everything, as a splice does.
-func Open() (*Path, error) {
+// Open returns a path of one link whose far end reads everything, as a splice
+// does. With relays, as many links follow, and a splice of two sessions stands
+// between one and the next.
+func Open(relays int) (*Path, error) {
 	p := &Path{ended: make(chan error, 1), moved: make(chan struct{}, 1)}
-	ab, ba := make(chan mem.BufferSlice, 1), make(chan mem.BufferSlice, 1)
-	over, once := make(chan struct{}), new(sync.Once)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
-	near := mux.New(&pipe{ab, ba, over, once, &p.frames}, mux.Config{Dialler: true, Hop: wire.HopAgent})
-	far := mux.New(&pipe{ba, ab, over, once, &p.frames}, mux.Config{Hop: wire.HopHub, Handler: p.handle})
-	for _, l := range []*mux.Link{near, far} {
-		// Both links end by the cancellation, which is no failure.
-		p.running.Go(func() { _ = l.Run(ctx) })
+	handler := p.handle
+	var near *mux.Link
+	for range relays + 1 {
+		near = p.link(ctx, handler)
+		handler = relay(near)
 	}
 	var err error
 	if p.sender, err = near.Open(ctx, mux.Request{Target: wire.Address("sink", 1)}); err != nil {
 		return nil, errors.Join(fmt.Errorf("open: %w", err), p.Close())
 	}
 	return p, nil
+}
+
+// link runs both ends of a link and returns the one that opens sessions.
+func (p *Path) link(ctx context.Context, handler func(context.Context, *mux.Incoming)) *mux.Link {
+	ab, ba := make(chan mem.BufferSlice, 1), make(chan mem.BufferSlice, 1)
+	over, once := make(chan struct{}), new(sync.Once)
+	near := mux.New(&pipe{ab, ba, over, once, &p.frames}, mux.Config{Dialler: true, Hop: wire.HopAgent})
+	far := mux.New(&pipe{ba, ab, over, once, &p.frames}, mux.Config{Hop: wire.HopHub, Handler: handler})
+	for _, l := range []*mux.Link{near, far} {
+		// Both links end by the cancellation, which is no failure.
+		p.running.Go(func() { _ = l.Run(ctx) })
+	}
+	return near
+}
+
+// relay leads sessions on over next.
+func relay(next *mux.Link) func(context.Context, *mux.Incoming) {
+	return func(ctx context.Context, in *mux.Incoming) {
+		onward, err := next.Open(ctx, mux.Request{Target: in.Target()})
+		if err != nil {
+			in.Refuse(wire.CodeLinkLost, wire.HopHub, err.Error())
+			return
+		}
+		s, err := in.Accept()
+		if err != nil {
+			_ = onward.Close() // the sender gave up
+			return
+		}
+		splice.Join(s, onward, wire.HopHub)
+	}
 }
 
 // handle is the far end.
@@ -157,7 +188,7 @@ func (p *Path) Close() error {
 // allocations there were for each DATA frame, the collector's refills of pools
 // included. Nothing else should run in the process.
 func Allocations(n int64) (perFrame float64, err error) {
-	p, err := Open()
+	p, err := Open(0)
 	if err != nil {
 		return 0, err
 	}

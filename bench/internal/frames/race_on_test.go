@@ -1,0 +1,6 @@
+//go:build race
+
+package frames
+
+// raceDetector tells that pools are emptied at random.
+const raceDetector = true
