@@ -12,7 +12,7 @@ import (
 const (
 	DefaultInitialWindow    = 256 << 10
 	DefaultMinWindow        = 16 << 10
-	DefaultMaxWindow        = 16 << 20
+	DefaultMaxWindow        = 32 << 20
 	DefaultSendBuffer       = 256 << 10
 	DefaultMaxData          = 128 << 10
 	DefaultMaxSessions      = 65536

@@ -8,13 +8,16 @@ import (
 )
 
 const (
-	// leastRTT stands for the time that scheduling takes where the network
-	// takes none; without it a window would not grow on a fast local link.
-	leastRTT = time.Millisecond
+	// A window that lasts for less than windowRTTs round trips, or leastWindowTime,
+	// is too small. The latter stands for the time that scheduling takes where the
+	// network takes none.
+	windowRTTs      = 8
+	leastWindowTime = 2 * time.Millisecond
 	// smallAbout is for how long after a small session sent something others leave
-	// room for it, and besideSmall the window, in bytes, that they have then on a
-	// path that holds less.
+	// room for it on a path of at most shortPath, and besideSmall the window, in
+	// bytes, that they have then on one that holds less.
 	smallAbout  = 100 * time.Millisecond
+	shortPath   = 5 * time.Millisecond
 	besideSmall = 64 << 10
 	// idleAfter is after how long without receipt a session counts as idle.
 	idleAfter = time.Second
@@ -47,14 +50,16 @@ func (s *Session) consumed(n int) {
 }
 
 // fairWindow returns how much of its window the session gets now: all, or while
-// small sessions are about, no more than its path holds (RFC 6349, section 3.3, has
-// the bandwidth-delay product). More would stand in queues, and what the small ones
-// send would stand behind it.
+// small sessions are about, little more than its path holds (RFC 6349, section
+// 3.3, has the bandwidth-delay product). More would stand in queues, and what the
+// small ones send would stand behind it. On a long path it would stand there for
+// little of the time that the path takes anyway.
 func (s *Session) fairWindow(now time.Time) int {
-	if now.Sub(s.link.lastSmall) > smallAbout {
+	rtt := s.link.rtt.min()
+	if rtt > shortPath || now.Sub(s.link.lastSmall) > smallAbout {
 		return s.window
 	}
-	holds := int(s.rate * s.link.rtt.min().Seconds() * 5 / 4)
+	holds := int(s.rate * rtt.Seconds() * 5 / 4)
 	return min(s.window, max(holds, besideSmall))
 }
 
@@ -81,13 +86,16 @@ func (s *Session) grant() {
 	s.link.wake.Signal()
 }
 
-// tune doubles the window when the reader took a whole one within two round
-// trips: then the window, not the path or the reader, is what limits.
+// tune doubles the window when a reader that keeps up took a whole one within some
+// round trips: then the window, not the path or the reader, is what limits. Two
+// would do on a path that loses nothing; where packets are lost each window takes
+// several, while the transport repeats them and holds back what came after.
 func (s *Session) tune(now time.Time) {
 	if int64(s.readOff-s.epochOff) < int64(s.window) {
 		return
 	}
-	if now.Sub(s.epoch) < 2*max(s.link.rtt.min(), leastRTT) && !s.link.cfg.Budget.short() {
+	keepsUp := s.recvQ.size < s.window/2 && !s.link.cfg.Budget.short()
+	if keepsUp && now.Sub(s.epoch) < max(windowRTTs*s.link.rtt.min(), leastWindowTime) {
 		s.window = min(2*s.window, s.link.cfg.MaxWindow)
 	}
 	s.rate = float64(s.readOff-s.epochOff) / max(now.Sub(s.epoch).Seconds(), 1e-9)

@@ -21,8 +21,8 @@ const Protocol = "culvert.tunnel.v1"
 
 const (
 	// transportWindow is the HTTP/2 window of the stream and of the connection,
-	// in bytes: 1 Gbit/s over 250 ms.
-	transportWindow = 32 << 20
+	// in bytes: 1 Gbit/s over half a second.
+	transportWindow = 64 << 20
 	// maxMessage bounds one message in either direction, in bytes. gRPC checks
 	// the length that a peer claims before it makes room for it. A link never
 	// sends more than mux.DefaultMaxData and some control frames in one message.
