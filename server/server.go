@@ -124,7 +124,7 @@ func (s *Server) newFront(ctx context.Context) (err error) {
 		return fmt.Errorf("hub identity: %w", err)
 	}
 	s.front, err = https.New(https.Config{
-		Dial: s.dial, Authenticate: s.identity.Authenticate, Map: mapper.Map,
+		Dial: s.dialCold, Authenticate: s.identity.Authenticate, Map: mapper.Map,
 		Logger: s.log, CA: s.trust.serving.bundle, Health: s.Health, Admin: s.serveAdmin,
 	})
 	if err != nil {
@@ -327,7 +327,12 @@ func (s *Server) register(p tunnel.Peer, link *mux.Link) (remove func()) {
 	}, link)
 }
 
-// dial opens a session for a request of the front end.
+// dialCold returns a session that the first bytes of a request open.
+func (s *Server) dialCold(ctx context.Context, cluster string, target wire.Target) (net.Conn, error) {
+	return s.registry.Cold(ctx, cluster, mux.Request{Target: target, RequestID: answer.RequestID(ctx)}, DefaultOpenTimeout)
+}
+
+// dial opens a session, and waits for it.
 func (s *Server) dial(ctx context.Context, cluster string, target wire.Target) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, DefaultOpenTimeout)
 	defer cancel()

@@ -147,13 +147,18 @@ func (r *Registry) Agents(name string) []Agent {
 // another agent when one refuses for a reason of its own. A failure is a
 // [*fault.Error].
 func (r *Registry) Open(ctx context.Context, name string, req mux.Request) (*mux.Session, error) {
+	return r.openBy(ctx, name, req, func(l *mux.Link) (*mux.Session, error) { return l.Open(ctx, req) })
+}
+
+// openBy opens a session by open on one link after the other.
+func (r *Registry) openBy(ctx context.Context, name string, req mux.Request, open func(*mux.Link) (*mux.Session, error)) (*mux.Session, error) {
 	var tried []*mux.Link
 	for {
 		link, err := r.pick(ctx, name, tried)
 		if err != nil {
 			return nil, err
 		}
-		s, err := link.Open(ctx, req)
+		s, err := open(link)
 		if err == nil {
 			return s, nil
 		}

@@ -1,0 +1,223 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/culvertdev/culvert/internal/mux"
+)
+
+// ahead is how much of the first Write goes out before the agent has answered, in
+// bytes: what every peer of the protocol takes (docs/protocol.md, section 7).
+const ahead = mux.DefaultMinWindow
+
+// Cold returns a connection to a target in a cluster whose session is opened by the
+// first Write, so that the request travels with the open and its answer is there
+// after one round trip. It is for protocols whose client speaks first. An agent
+// that refuses has not acted on those bytes, so another one may get them.
+//
+// Cold itself fails, with a [*fault.Error], for a cluster without an agent, after
+// the bounded wait; the first Write fails with one when the session is not opened
+// within timeout. The context bounds the wait for an agent and gives the values.
+// The connection is a complete net.Conn with CloseWrite and CloseRead; the caller
+// owns it.
+func (r *Registry) Cold(ctx context.Context, name string, req mux.Request, timeout time.Duration) (net.Conn, error) {
+	if _, err := r.pick(ctx, name, nil); err != nil {
+		return nil, err
+	}
+	open, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	return &cold{
+		registry: r, cluster: name, request: req, timeout: timeout,
+		ctx: open, cancel: cancel, opened: make(chan struct{}),
+	}, nil
+}
+
+// cold is a connection whose session may not be open yet.
+type cold struct {
+	registry *Registry
+	cluster  string
+	request  mux.Request
+	timeout  time.Duration
+	ctx      context.Context // ends when it is closed
+	cancel   context.CancelFunc
+
+	writing sync.Mutex // one Write at a time until it is open
+
+	opened chan struct{} // closed when session or err is set
+
+	mu            sync.Mutex // guards what follows until opened is closed
+	session       *mux.Session
+	err           error
+	read, written time.Time // deadlines asked for before
+}
+
+// Write implements [net.Conn].
+func (c *cold) Write(p []byte) (int, error) {
+	select {
+	case <-c.opened:
+	default:
+		if n, err := c.open(p); n == len(p) || err != nil {
+			return n, err
+		} else if n > 0 {
+			rest, err := c.Write(p[n:])
+			return n + rest, err
+		}
+	}
+	if c.err != nil {
+		return 0, c.err
+	}
+	return c.session.Write(p)
+}
+
+// open opens the session with the first bytes of p and returns how many of them
+// went along: none where it was open already.
+func (c *cold) open(p []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	select {
+	case <-c.opened:
+		return 0, c.err
+	default:
+	}
+	first := p[:min(len(p), ahead)]
+	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
+	defer cancel()
+	s, err := c.registry.openWith(ctx, c.cluster, c.request, first)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil { // closed meanwhile
+		if s != nil {
+			_ = s.Close() // nobody has it
+		}
+		return 0, c.err
+	}
+	if err == nil {
+		// Deadlines of the past are taken over as well: they fail what comes now.
+		err = errors.Join(s.SetReadDeadline(c.read), s.SetWriteDeadline(c.written))
+	}
+	c.session, c.err = s, err
+	close(c.opened)
+	if err != nil {
+		return 0, err
+	}
+	return len(first), nil
+}
+
+// openWith opens a session and sends first, before the agent's answer.
+func (r *Registry) openWith(ctx context.Context, name string, req mux.Request, first []byte) (*mux.Session, error) {
+	req.Payload = first[:min(len(first), mux.MaxFirst)]
+	more := first[len(req.Payload):]
+	return r.openBy(ctx, name, req, func(l *mux.Link) (*mux.Session, error) {
+		s, err := l.Start(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		if len(more) > 0 {
+			_, err = s.Write(more) // within the window that every session has
+		}
+		// A session that was refused fails the Write too; Wait knows why.
+		if werr := s.Wait(ctx); werr != nil {
+			return nil, werr
+		}
+		return s, err
+	})
+}
+
+// Read implements [net.Conn]. It waits until the session is open.
+func (c *cold) Read(p []byte) (int, error) {
+	<-c.opened
+	if c.err != nil {
+		return 0, c.err
+	}
+	return c.session.Read(p)
+}
+
+// Close implements [net.Conn].
+func (c *cold) Close() error {
+	c.cancel()
+	c.mu.Lock()
+	if c.session == nil && c.err == nil {
+		c.err = net.ErrClosed
+		close(c.opened)
+		c.mu.Unlock()
+		return nil
+	}
+	c.mu.Unlock()
+	if c.session == nil {
+		return nil // it was never open
+	}
+	return c.session.Close()
+}
+
+// CloseWrite ends the sending direction.
+func (c *cold) CloseWrite() error {
+	if _, err := c.Write(nil); err != nil {
+		return err
+	}
+	return c.session.CloseWrite()
+}
+
+// CloseRead ends the receiving direction.
+func (c *cold) CloseRead() error {
+	if _, err := c.Write(nil); err != nil {
+		return err
+	}
+	return c.session.CloseRead()
+}
+
+// SetDeadline implements [net.Conn]. Before the session is open deadlines do not
+// end a call; Config's timeout does.
+func (c *cold) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// SetReadDeadline implements [net.Conn].
+func (c *cold) SetReadDeadline(t time.Time) error {
+	if s := c.orRemember(&c.read, t); s != nil {
+		return s.SetReadDeadline(t)
+	}
+	return nil
+}
+
+// SetWriteDeadline implements [net.Conn].
+func (c *cold) SetWriteDeadline(t time.Time) error {
+	if s := c.orRemember(&c.written, t); s != nil {
+		return s.SetWriteDeadline(t)
+	}
+	return nil
+}
+
+// orRemember returns the session, or keeps t for when there is one.
+func (c *cold) orRemember(deadline *time.Time, t time.Time) *mux.Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == nil {
+		*deadline = t
+	}
+	return c.session
+}
+
+// LocalAddr implements [net.Conn].
+func (c *cold) LocalAddr() net.Addr {
+	if s := c.now(); s != nil {
+		return s.LocalAddr()
+	}
+	return mux.Addr{}
+}
+
+// RemoteAddr implements [net.Conn].
+func (c *cold) RemoteAddr() net.Addr {
+	if s := c.now(); s != nil {
+		return s.RemoteAddr()
+	}
+	return mux.Addr{}
+}
+
+func (c *cold) now() *mux.Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session
+}
