@@ -24,6 +24,7 @@ type goldenEnd struct {
 	got, taken atomic.Int64 // bytes that the reader got, and that the writer got rid of
 	// What was done to the session here; set before it is.
 	closedRead, closedWrite, closed, wasReset atomic.Bool
+	closes                                    atomic.Int32 // that succeeded
 
 	// Of the writer; to be read once written is closed.
 	writeErr error
@@ -83,8 +84,8 @@ func (e *goldenEnd) act(a goldenAct) {
 		err = e.conn.CloseWrite()
 	case closeBoth:
 		e.closedWrite.Store(true)
-		again := e.closed.Swap(true)
-		if err = e.conn.Close(); err == nil && again {
+		e.closed.Store(true)
+		if err = e.conn.Close(); err == nil && e.closes.Add(1) > 1 {
 			err = errors.New("it was closed before")
 		}
 	case reset:
