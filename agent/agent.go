@@ -29,7 +29,9 @@ import (
 	"github.com/culvertdev/culvert/internal/fault"
 	"github.com/culvertdev/culvert/internal/mux"
 	"github.com/culvertdev/culvert/internal/outbound"
+	"github.com/culvertdev/culvert/internal/policy"
 	"github.com/culvertdev/culvert/internal/splice"
+	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/tunnel"
 	"github.com/culvertdev/culvert/internal/upstream"
 	"github.com/culvertdev/culvert/internal/version"
@@ -47,6 +49,10 @@ type Agent struct {
 	way      *outbound.Dialer
 	hub      string
 	draining atomic.Bool
+
+	policy      *policy.File // nil without one
+	observation observation
+	observer    telemetry.Observer
 }
 
 // New checks cfg and reads the files it names; Run connects.
@@ -63,8 +69,12 @@ func New(cfg Config) (*Agent, error) {
 	if a.way, err = outbound.New(cfg.Proxy, a.log); err != nil {
 		return nil, err
 	}
-	if a.upstream, err = newUpstream(cfg); err != nil {
+	budget := mux.NewBudget(cfg.Memory.Value() / 2)
+	if err := a.observe(budget); err != nil {
 		return nil, err
+	}
+	if err := a.newUpstream(); err != nil {
+		return nil, errors.Join(err, a.observation.close())
 	}
 	a.hub, _ = a.trust.hub()
 	a.dialer = tunnel.NewDialer(tunnel.DialerConfig{
@@ -86,33 +96,47 @@ func New(cfg Config) (*Agent, error) {
 		Mux: mux.Config{
 			Hello:   wire.Hello{Version: version.String(), Labels: cfg.Labels, Instance: rand.Text()},
 			Hop:     wire.HopAgent,
-			Budget:  mux.NewBudget(cfg.Memory.Value() / 2),
+			Budget:  budget,
 			Handler: a.handle,
 		},
 		Logger: a.log,
 	})
+	a.observation.links.Follow(telemetry.LinkInfo{}, a.dialer.Link)
 	return a, nil
 }
 
-func newUpstream(cfg Config) (*upstream.Upstream, error) {
+// newUpstream makes the way to targets, with the rules about them.
+func (a *Agent) newUpstream() error {
+	cfg := a.cfg
 	services, addresses, err := cfg.rules()
 	if err != nil {
-		return nil, err
+		return err
+	}
+	special, err := cfg.specialAddresses()
+	if err != nil {
+		return err
 	}
 	kubernetes := cfg.Kubernetes
 	if kubernetes == nil {
 		if kubernetes, err = upstream.LoadKubernetes(cfg.Kubeconfig, cfg.Context); err != nil {
-			return nil, fmt.Errorf("agent credentials: %w", err)
+			return fmt.Errorf("agent credentials: %w", err)
 		}
 	}
-	u, err := upstream.New(upstream.Config{
-		Kubernetes: kubernetes, Services: services, Addresses: addresses,
-		ServiceCA: cfg.ServiceCA, DNSServer: cfg.DNSServer, Logger: cfg.Logger,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("agent targets: %w", err)
+	to := upstream.Config{
+		Kubernetes: kubernetes, Services: services, Addresses: addresses, SpecialAddresses: special,
+		ReadOnly: cfg.ReadOnly, Impersonation: cfg.Impersonation, PassThrough: cfg.PassThrough,
+		ServiceCA: cfg.ServiceCA, DNSServer: cfg.DNSServer, Observer: a.observer, Logger: cfg.Logger,
 	}
-	return u, nil
+	if cfg.Policy != "" {
+		if a.policy, err = policy.Open(cfg.Policy, policy.Options{Agent: true}, a.log); err != nil {
+			return fmt.Errorf("agent %w", err)
+		}
+		to.Policy = a.policy
+	}
+	if a.upstream, err = upstream.New(to); err != nil {
+		return fmt.Errorf("agent targets: %w", err)
+	}
+	return nil
 }
 
 // Run keeps the tunnel until ctx ends, then tells the hub, lets sessions go on
@@ -120,9 +144,9 @@ func newUpstream(cfg Config) (*upstream.Upstream, error) {
 func (a *Agent) Run(ctx context.Context) error {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	metrics, err := a.serveMetrics(run)
+	err := a.observation.listen(run, a)
 	if err != nil {
-		return errors.Join(err, a.drain())
+		return errors.Join(err, a.drain(), a.observation.close())
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- a.dialer.Run(run) }()
@@ -136,7 +160,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	err = a.drain()
 	stop()
 	loops.Wait()
-	err = errors.Join(err, <-ended, metrics.close())
+	err = errors.Join(err, <-ended, a.observation.close())
 	a.log.Info("agent has ended")
 	return err
 }
@@ -163,6 +187,7 @@ func (a *Agent) Connected() bool { return a.dialer.Link() != nil }
 func (a *Agent) handle(ctx context.Context, in *mux.Incoming) {
 	defer func() {
 		if p := recover(); p != nil {
+			a.observer.Metrics.Panicked("session")
 			a.log.Error("session handler panicked", "panic", p, "stack", string(debug.Stack()))
 			in.Refuse(wire.CodeInternal, wire.HopAgent, "internal error")
 		}
@@ -173,30 +198,42 @@ func (a *Agent) handle(ctx context.Context, in *mux.Incoming) {
 	}
 	target := in.Target()
 	log := a.log.With("target", target.String(), "request_id", in.RequestID())
-	if err := a.upstream.Check(target); err != nil {
-		refuse(in, log, err)
-		return
-	}
+	about := telemetry.OpenStart{Target: target, RequestID: in.RequestID(), Trace: in.Trace()}
 	if target.Kind != wire.TargetAddress {
+		_, opening := a.observer.StartOpen(ctx, about)
+		if err := a.upstream.Check(target); err != nil {
+			opening.End(err)
+			refuse(in, log, err)
+			return
+		}
 		s, err := in.Accept()
+		opening.End(err)
 		if err != nil {
 			return // the opener gave up
 		}
 		a.upstream.Serve(s, target)
 		return
 	}
-	conn, err := a.upstream.Dial(ctx, target)
+	ctx, seen := a.observer.StartSession(ctx, telemetry.SessionStart{OpenStart: about})
+	about.Trace = "" // the session's span is the parent
+	ctx, opening := a.observer.StartOpen(ctx, about)
+	conn, err := a.upstream.Dial(ctx, target) // checks, too
 	if err != nil {
+		opening.End(err)
+		seen.End(telemetry.SessionEnd{Err: err})
 		refuse(in, log, err)
 		return
 	}
 	s, err := in.Accept()
+	opening.End(err)
 	if err != nil { // the opener gave up
+		seen.End(telemetry.SessionEnd{Err: err})
 		log.Info("session cancelled", "reason", errors.Join(err, conn.Close()))
 		return
 	}
 	start := time.Now()
 	r := splice.Join(s, conn, wire.HopTarget)
+	seen.End(telemetry.SessionEnd{Err: r.Err, Received: r.AToB, Sent: r.BToA})
 	log.Info("session ended", "sent", r.AToB, "received", r.BToA, "duration", time.Since(start).Round(time.Millisecond), "reason", reason(r.Err))
 }
 

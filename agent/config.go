@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -13,7 +14,17 @@ import (
 
 	"github.com/culvertdev/culvert/internal/outbound"
 	"github.com/culvertdev/culvert/internal/route"
+	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/upstream"
+)
+
+// The types of parts of [Config] that other rooms define. Programs that embed an
+// agent use these names.
+type (
+	// Impersonation says whom the agent acts for at the API server.
+	Impersonation = upstream.Impersonation
+	// Telemetry says where traces go.
+	Telemetry = telemetry.Settings
 )
 
 // DefaultDrainTimeout is how long sessions may go on once the agent is told to
@@ -64,6 +75,21 @@ type Config struct {
 	// AllowAddresses are the TCP addresses that may be reached, as host:port
 	// where the port may be "*". Default none.
 	AllowAddresses []string `json:"allowAddresses,omitempty"`
+	// Policy is a file with the policy of the cluster's owner, in the hub's format
+	// without clusters and impersonation, read again when it changes. What it denies
+	// no allow list allows. Default: the Kubernetes API, and what the lists have.
+	Policy string `json:"policy,omitempty"`
+	// SpecialAddresses are networks or addresses on loopback, link-local, of cloud
+	// metadata and the like that names of services may lead to. Default none.
+	SpecialAddresses []string `json:"specialAddresses,omitempty"`
+	// ReadOnly allows nothing but reading, whatever other rules say.
+	ReadOnly bool `json:"readOnly,omitempty"`
+	// Impersonation is whom the agent acts for at the API server. Default: names that
+	// begin with the hub's default prefix.
+	Impersonation Impersonation `json:"impersonation,omitzero"`
+	// PassThrough lets callers use tokens of this cluster through the hub, where the
+	// hub allows that, too. Default no.
+	PassThrough bool `json:"passThrough,omitempty"`
 	// ServiceCA is a PEM file of the CAs that HTTPS services' certificates come
 	// from. Default: the CA of the API server.
 	ServiceCA string `json:"serviceCA,omitempty"`
@@ -83,6 +109,12 @@ type Config struct {
 	// MetricsListen serves /metrics, /healthz and /readyz in clear text to whoever
 	// reaches this host:port or :port. Default nowhere.
 	MetricsListen string `json:"metricsListen,omitempty"`
+	// Telemetry sends traces to a collector. Default: what the OTEL_* variables of
+	// the environment say.
+	Telemetry Telemetry `json:"telemetry,omitzero"`
+	// DebugListen serves what is under way and profiles of the process, on an address
+	// of this machine alone. Default: nothing does.
+	DebugListen string `json:"debugListen,omitempty"`
 
 	// Kubernetes takes the place of Kubeconfig and Context in programs that
 	// embed an agent.
@@ -138,6 +170,20 @@ func (c *Config) Validate() error {
 	if _, _, err := c.rules(); err != nil {
 		problems = append(problems, err)
 	}
+	if _, err := c.specialAddresses(); err != nil {
+		problems = append(problems, err)
+	}
+	if err := c.Impersonation.Validate(); err != nil {
+		problems = append(problems, fmt.Errorf("impersonation: %w", err))
+	}
+	if err := c.Telemetry.Validate(); err != nil {
+		problems = append(problems, err)
+	}
+	if c.DebugListen != "" {
+		if _, _, err := net.SplitHostPort(c.DebugListen); err != nil {
+			problems = append(problems, fmt.Errorf("debugListen: want host:port of this machine alone: %w", err))
+		}
+	}
 	return errors.Join(problems...)
 }
 
@@ -166,6 +212,24 @@ func (c *Config) trustProblems() []error {
 		}
 	}
 	return problems
+}
+
+// specialAddresses parses the networks and addresses.
+func (c *Config) specialAddresses() ([]netip.Prefix, error) {
+	var problems []error
+	var all []netip.Prefix
+	for i, text := range c.SpecialAddresses {
+		prefix, err := netip.ParsePrefix(text)
+		if address, single := netip.ParseAddr(text); single == nil {
+			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("specialAddresses[%d]: %.64q is no network or address: want 127.0.0.0/8 or 127.0.0.1", i, text))
+			continue
+		}
+		all = append(all, prefix)
+	}
+	return all, errors.Join(problems...)
 }
 
 // rules parses the allow lists.

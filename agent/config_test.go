@@ -42,6 +42,10 @@ func TestValidateNamesEveryField(t *testing.T) {
 		"service rule":     {func(c *Config) { c.AllowServices = []string{"monitoring/prometheus", "web"} }, []string{"allowServices[1]", "web"}},
 		"address rule":     {func(c *Config) { c.AllowAddresses = []string{"db"} }, []string{"allowAddresses[0]", "db"}},
 		"two credentials":  {func(c *Config) { c.Kubernetes, c.Kubeconfig = &rest.Config{}, "k" }, []string{"kubeconfig, context:"}},
+		"special address":  {func(c *Config) { c.SpecialAddresses = []string{"127.0.0.0/8", "::1", "lo"} }, []string{"specialAddresses[2]", "lo"}},
+		"impersonation":    {func(c *Config) { c.Impersonation.Prefixes = []string{"system:"} }, []string{"impersonation: prefixes[0]"}},
+		"debug":            {func(c *Config) { c.DebugListen = "6060" }, []string{"debugListen: want host:port"}},
+		"traces":           {func(c *Config) { c.Telemetry.OTLPEndpoint = "collector" }, []string{"telemetry.otlpEndpoint"}},
 		"negative timeout": {func(c *Config) { c.DrainTimeout.Duration = -1 }, []string{"drainTimeout:"}},
 	} {
 		t.Run(title, func(t *testing.T) {

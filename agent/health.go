@@ -1,31 +1,39 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 
-	"github.com/culvertdev/culvert/internal/telemetry"
+	"github.com/culvertdev/culvert/internal/upstream"
 )
 
 // Health returns what the agent keeps current by itself: its certificate, the
-// hub's CAs, and what belongs to the proxy. Nothing in it is secret.
+// hub's CAs, what belongs to the proxy, and the policy. Nothing in it is secret.
 func (a *Agent) Health() []Health {
 	all := a.trust.health()
 	for _, w := range a.way.Watched() {
 		all = append(all, healthOf(w.Status()))
 	}
+	if a.upstream.Unverified() {
+		all = append(all, Health{Name: "kubernetes", LastError: upstream.UnverifiedWarning})
+	}
+	if a.policy != nil {
+		status := a.policy.Status()
+		all = append(all, Health{Name: "policy", File: status.File, LastError: status.Err, Failures: status.Failures})
+	}
 	return all
 }
 
-// Reload reads every certificate, key and CA again, now; they are followed
+// Reload reads every certificate, key, CA and the policy again, now; they are followed
 // without it as well. A file that cannot be used leaves what was there before in
 // force, and is in the error, and in Health.
 func (a *Agent) Reload() error {
 	err := a.trust.reload()
 	for _, w := range a.way.Watched() {
 		err = errors.Join(err, w.Reload())
+	}
+	if a.policy != nil {
+		err = errors.Join(err, a.policy.Reload())
 	}
 	if err != nil {
 		return fmt.Errorf("reload: %w", err)
@@ -48,44 +56,4 @@ func (a *Agent) ready() error {
 		return errNotConnected
 	}
 	return nil
-}
-
-// metrics is the port of an operator's tools; nil is none.
-type metrics struct {
-	telemetry *telemetry.Telemetry
-	server    *telemetry.Server
-	ended     chan error
-}
-
-// serveMetrics listens, where that is asked for.
-func (a *Agent) serveMetrics(ctx context.Context) (*metrics, error) {
-	if a.cfg.MetricsListen == "" {
-		return nil, nil
-	}
-	t, err := telemetry.New(telemetry.Config{Health: a.Health, Ready: a.ready, Logger: a.log})
-	if err != nil {
-		return nil, err
-	}
-	server, err := t.Listen(ctx, a.cfg.MetricsListen)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("metricsListen: %w", err), t.Close())
-	}
-	a.log.Info("metrics are served", "listen", server.Addr().String())
-	m := &metrics{telemetry: t, server: server, ended: make(chan error, 1)}
-	go m.serve()
-	return m, nil
-}
-
-// serve ends with close.
-func (m *metrics) serve() { m.ended <- m.server.Serve() }
-
-func (m *metrics) close() error {
-	if m == nil {
-		return nil
-	}
-	err := m.server.Close()
-	if served := <-m.ended; served != nil && !errors.Is(served, net.ErrClosed) {
-		err = errors.Join(err, served)
-	}
-	return errors.Join(err, m.telemetry.Close())
 }

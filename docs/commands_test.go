@@ -22,7 +22,7 @@ type command struct {
 
 var (
 	flagLine       = regexp.MustCompile(`(?m)^ +(?:-[a-z], )?--([a-z0-9-]+)`)
-	subcommandLine = regexp.MustCompile(`(?m)^  ([a-z]+) {2,}\S`)
+	subcommandLine = regexp.MustCompile(`(?m)^  ([a-z][a-z-]*) {2,}\S`)
 )
 
 // commands builds the binaries and returns all their commands, by their full

@@ -58,14 +58,25 @@ func TestExamples(t *testing.T) {
 			}
 		}
 	})
-	t.Run("the agent's account may impersonate and nothing else", func(t *testing.T) {
-		checkAccount(t, read(t, "examples/agent-rbac.yaml"))
+	t.Run("N9: the agent's account may impersonate and nothing else", func(t *testing.T) {
+		legacy := func(verb string) bool { return verb == "impersonate" }
+		checkAccount(t, read(t, "examples/agent-rbac.yaml"), legacy)
+		limited := checkAccount(t, read(t, "examples/agent-rbac-limited.yaml"), legacy)
+		for _, rule := range limited {
+			if slices.Contains(rule.APIGroups, "") && len(rule.ResourceNames) == 0 {
+				t.Errorf("rule %v names nobody, so it is for everybody", rule)
+			}
+		}
+		checkAccount(t, read(t, "examples/agent-rbac-constrained.yaml"), func(verb string) bool {
+			return verb == "impersonate:user-info" || strings.HasPrefix(verb, "impersonate-on:user-info:")
+		})
 	})
 }
 
 // checkAccount holds the manifest of an agent's account against the types of
-// Kubernetes, and its parts against each other.
-func checkAccount(t *testing.T, manifest string) {
+// Kubernetes, and its parts against each other, and returns the rules, which have
+// no other verbs than those that impersonates knows.
+func checkAccount(t *testing.T, manifest string, impersonates func(verb string) bool) []rbacv1.PolicyRule {
 	t.Helper()
 	var namespace corev1.Namespace
 	var account corev1.ServiceAccount
@@ -99,7 +110,7 @@ func checkAccount(t *testing.T, manifest string) {
 		t.Errorf("missing: %v", objects)
 	}
 	for _, rule := range role.Rules {
-		if !slices.Equal(rule.Verbs, []string{"impersonate"}) || len(rule.NonResourceURLs) > 0 {
+		if len(rule.Verbs) == 0 || slices.ContainsFunc(rule.Verbs, func(verb string) bool { return !impersonates(verb) }) {
 			t.Errorf("rule %v allows more than to impersonate", rule)
 		}
 	}
@@ -110,4 +121,5 @@ func checkAccount(t *testing.T, manifest string) {
 	if !slices.Equal(binding.Subjects, want) || account.Namespace != namespace.Name {
 		t.Errorf("the binding is for %v, want %v in %s", binding.Subjects, want, namespace.Name)
 	}
+	return role.Rules
 }

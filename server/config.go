@@ -1,10 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -70,12 +72,32 @@ type Config struct {
 	// TokenFile has static tokens in kube-apiserver's CSV form
 	// (https://kubernetes.io/docs/reference/access-authn-authz/authentication/#static-token-file).
 	TokenFile string `json:"tokenFile,omitempty"`
+	// AuthenticationConfig is a file of OIDC issuers in kube-apiserver's format,
+	// AuthenticationConfiguration of apiserver.config.k8s.io
+	// (https://kubernetes.io/docs/reference/access-authn-authz/authentication/#using-authentication-configuration),
+	// read again when it changes.
+	AuthenticationConfig string `json:"authenticationConfig,omitempty"`
 	// TokenReview lets a Kubernetes cluster judge tokens.
 	TokenReview *TokenReview `json:"tokenReview,omitempty"`
+	// PassThrough lets managed clusters judge tokens of their own. Default none.
+	PassThrough *PassThrough `json:"passThrough,omitempty"`
 	// IdentityPrefix marks users and groups of the hub on managed clusters. It
 	// must not make a name of Kubernetes' own ("system:…") of any other. Default
 	// "cluster:hub:", as Open Cluster Management has it.
 	IdentityPrefix string `json:"identityPrefix,omitempty"`
+	// Identity has the further rules by which callers become users of clusters.
+	Identity *Identity `json:"identity,omitempty"`
+	// Policy says who may do what. Default: the Kubernetes API of every cluster, and
+	// nothing else.
+	Policy *Policy `json:"policy,omitempty"`
+	// Audit says where audit lines go. Default nowhere.
+	Audit *Audit `json:"audit,omitempty"`
+	// Limits bound what callers can ask for. Default nothing.
+	Limits *Limits `json:"limits,omitempty"`
+	// HeaderBytes bounds the head of a request, in bytes. Default 256 KiB.
+	HeaderBytes int `json:"headerBytes,omitempty"`
+	// Name is the hub's in audit lines and traces. Default the machine's.
+	Name string `json:"name,omitempty"`
 	// DrainTimeout is how long requests and sessions may go on once the hub is
 	// told to end. Default 15 s.
 	DrainTimeout metav1.Duration `json:"drainTimeout,omitzero"`
@@ -87,6 +109,12 @@ type Config struct {
 	// MetricsListen serves /metrics, /healthz and /readyz in clear text to whoever
 	// reaches it. Default: nothing does.
 	MetricsListen string `json:"metricsListen,omitempty"`
+	// Telemetry sends traces to a collector. Default: what the OTEL_* variables of
+	// the environment say.
+	Telemetry *Telemetry `json:"telemetry,omitempty"`
+	// DebugListen serves what is under way and profiles of the process, on an address
+	// of this machine alone. Default: nothing does.
+	DebugListen string `json:"debugListen,omitempty"`
 
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger `json:"-"`
@@ -116,6 +144,10 @@ func (c Config) withDefaults() Config {
 	if c.DrainTimeout.Duration == 0 {
 		c.DrainTimeout.Duration = DefaultDrainTimeout
 	}
+	if c.Name == "" {
+		// A machine without a name has audit lines without one.
+		c.Name, _ = os.Hostname()
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -139,6 +171,7 @@ func (c *Config) Validate() error {
 		problems = append(problems, errors.New("state: required: the folder that keeps the hub's CAs and its store"))
 	}
 	problems = append(problems, c.trustProblems()...)
+	problems = append(problems, c.accessProblems()...)
 	if c.TrustDomain != "" {
 		for _, reason := range validation.IsDNS1123Subdomain(c.TrustDomain) {
 			problems = append(problems, fmt.Errorf("trustDomain: %q: %s", c.TrustDomain, reason))
@@ -150,12 +183,14 @@ func (c *Config) Validate() error {
 	if c.DrainTimeout.Duration < 0 {
 		problems = append(problems, fmt.Errorf("drainTimeout: %v is negative", c.DrainTimeout.Duration))
 	}
-	if c.TokenFile == "" && c.TokenReview == nil && (c.TLS == nil || c.TLS.ClientCA == "") {
-		problems = append(problems, errors.New("tokenFile, tokenReview: give at least one, or tls.clientCA: nobody could be authenticated without"))
-	} else if c.TokenFile == "" && c.TokenReview == nil {
-		problems = append(problems, c.mappingProblem())
-	} else if err := c.identity().Validate(); err != nil {
-		problems = append(problems, err)
+	tokens := c.TokenFile != "" || c.TokenReview != nil || c.AuthenticationConfig != ""
+	switch {
+	case !tokens && (c.TLS == nil || c.TLS.ClientCA == ""):
+		problems = append(problems, errors.New("tokenFile, tokenReview: give at least one, or authenticationConfig, or tls.clientCA: nobody could be authenticated without"))
+	case !tokens:
+		problems = append(problems, named(c.mappingProblem())...)
+	default:
+		problems = append(problems, named(c.identity().Validate())...)
 	}
 	return errors.Join(problems...)
 }
@@ -168,12 +203,22 @@ func (c *Config) mappingProblem() error {
 	return probe.Validate()
 }
 
-// identity is the part of the configuration that says who may call.
+// identity is the part of the configuration that says who may call, and as whom.
 func (c *Config) identity() *identity.Config {
-	out := &identity.Config{TokenFile: c.TokenFile, Prefix: c.IdentityPrefix}
+	out := &identity.Config{TokenFile: c.TokenFile, AuthenticationConfig: c.AuthenticationConfig, Prefix: c.IdentityPrefix}
 	if r := c.TokenReview; r != nil {
 		out.TokenReview = &identity.TokenReviewConfig{
 			Kubeconfig: r.Kubeconfig, InCluster: r.InCluster, Audiences: r.Audiences,
+		}
+	}
+	if p := c.PassThrough; p != nil {
+		out.PassThrough = p.Clusters
+	}
+	if i := c.Identity; i != nil {
+		out.Prefix = cmp.Or(i.Prefix, c.IdentityPrefix)
+		out.UserRules, out.GroupRules, out.DeniedGroups = i.UserRules, i.GroupRules, i.DenyGroups
+		if i.Extra != nil {
+			out.CarryExtra, out.SetExtra = i.Extra.Carry, i.Extra.Set
 		}
 	}
 	return out

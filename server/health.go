@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/pki"
@@ -13,7 +14,7 @@ import (
 type Health = telemetry.Health
 
 // Health returns the state of everything that the hub keeps current by itself:
-// certificates, CAs and the token file. What could not be reloaded is in it, and
+// certificates, CAs, the policy, the token file and OIDC issuers. What could not be reloaded is in it, and
 // makes the hub not unready.
 func (s *Server) Health() []Health {
 	var all []Health
@@ -22,6 +23,10 @@ func (s *Server) Health() []Health {
 	}
 	if s.trust.serving.acme != nil {
 		all = append(all, s.trust.serving.acme.health()...)
+	}
+	if s.policyFile != nil {
+		status := s.policyFile.Status()
+		all = append(all, Health{Name: "policy", File: status.File, LastError: status.Err, Failures: status.Failures})
 	}
 	return append(all, s.identity.Health()...)
 }
@@ -37,8 +42,8 @@ func healthOf(status pki.Status) Health {
 	return h
 }
 
-// Reload reads every certificate, key, CA and the token file now, also those that
-// look unchanged. What cannot be used leaves what was in force before, and is
+// Reload reads every certificate, key, CA, the policy, the token file and the
+// configuration of OIDC issuers now, also those that look unchanged. What cannot be used leaves what was in force before, and is
 // logged and in the error. Without a call files are looked at about once a second
 // while somebody connects. It may be called at any time.
 func (s *Server) Reload() error {
@@ -54,15 +59,34 @@ func (s *Server) Reload() error {
 		s.log.Info("reload", "what", status.Name, "files", status.Files, "subject", status.Subject,
 			"expires", status.NotAfter.UTC().Format(time.RFC3339))
 	}
-	if s.cfg.TokenFile != "" {
-		if err := s.identity.Reload(); err != nil {
-			s.log.Warn("reload: what was read before stays in force", "what", "token file", "files", []string{s.cfg.TokenFile}, "reason", err)
+	followed := map[string]func() error{}
+	if s.policyFile != nil {
+		followed["policy"] = s.policyFile.Reload
+	}
+	if files := s.identityFiles(); len(files) > 0 {
+		followed[strings.Join(files, ", ")] = s.identity.Reload
+	}
+	for what, reload := range followed {
+		if err := reload(); err != nil {
+			s.log.Warn("reload: what was read before stays in force", "what", what, "reason", err)
 			problems = append(problems, err)
-		} else {
-			s.log.Info("reload", "what", "token file", "files", []string{s.cfg.TokenFile})
+			continue
 		}
+		s.log.Info("reload", "what", what)
 	}
 	return errors.Join(problems...)
+}
+
+// identityFiles names the files that say who callers are.
+func (s *Server) identityFiles() []string {
+	var names []string
+	if s.cfg.TokenFile != "" {
+		names = append(names, "token file")
+	}
+	if s.cfg.AuthenticationConfig != "" {
+		names = append(names, "authentication configuration")
+	}
+	return names
 }
 
 // housekeeping is how often records that nothing depends on any more are removed.

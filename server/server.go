@@ -15,23 +15,25 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/culvertdev/culvert/internal/answer"
+	"github.com/culvertdev/culvert/internal/audit"
 	"github.com/culvertdev/culvert/internal/enrol"
 	"github.com/culvertdev/culvert/internal/enrol/service"
-	"github.com/culvertdev/culvert/internal/fault"
 	"github.com/culvertdev/culvert/internal/front"
 	"github.com/culvertdev/culvert/internal/front/admin"
 	"github.com/culvertdev/culvert/internal/front/https"
 	"github.com/culvertdev/culvert/internal/identity"
+	"github.com/culvertdev/culvert/internal/limit"
 	"github.com/culvertdev/culvert/internal/mux"
 	"github.com/culvertdev/culvert/internal/pki"
+	"github.com/culvertdev/culvert/internal/policy"
+	"github.com/culvertdev/culvert/internal/policy/review"
 	"github.com/culvertdev/culvert/internal/registry"
 	"github.com/culvertdev/culvert/internal/store"
+	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/tunnel"
 	"github.com/culvertdev/culvert/internal/version"
 	"github.com/culvertdev/culvert/internal/wire"
@@ -46,14 +48,24 @@ type Server struct {
 	registry *registry.Registry
 	identity *identity.Chain
 	accounts *identity.ServiceAccounts // nil without rules
-	front    *https.Handler
-	web      *http.Server
-	admin    *admin.Handler
-	socket   *admin.Server
-	enrol    *service.Server
-	tunnel   *tunnel.Server
-	ports    []*front.Port
-	metrics  *metrics // nil unless asked for
+
+	policy     policy.Authorizer
+	policyFile *policy.File     // nil without one
+	reviewer   *review.Reviewer // nil unless asked for
+	limits     *limit.Limits    // nil without bounds
+	audit      *audit.Log       // nil without sinks
+	raw        sync.WaitGroup   // raw sessions whose end is still to be recorded
+
+	observation observation
+	observer    telemetry.Observer
+
+	front  *https.Handler
+	web    *http.Server
+	admin  *admin.Handler
+	socket *admin.Server
+	enrol  *service.Server
+	tunnel *tunnel.Server
+	ports  []*front.Port
 }
 
 // New checks cfg, loads or creates the hub's state, and listens; Run serves. The
@@ -80,6 +92,13 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.registry = registry.New(registry.Config{Known: s.known})
+	budget := mux.NewBudget(cfg.Memory.Value() / 2)
+	if err := s.observe(ctx, budget); err != nil {
+		return nil, err
+	}
+	if err := s.newAccess(); err != nil {
+		return nil, err
+	}
 	if err := s.newFront(ctx); err != nil {
 		return nil, err
 	}
@@ -92,9 +111,10 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		Cluster:  s.trust.cluster,
 		Register: s.register,
 		Renew:    enrolment.Renew,
+		Metrics:  s.observer.Metrics,
 		Mux: mux.Config{
 			Hello:  wire.Hello{Version: version.String()},
-			Budget: mux.NewBudget(cfg.Memory.Value() / 2),
+			Budget: budget,
 		},
 		Logger: s.log,
 	})
@@ -103,11 +123,6 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}
 	if s.socket, err = s.admin.Listen(filepath.Join(cfg.State, admin.Socket)); err != nil {
 		return nil, err
-	}
-	if cfg.MetricsListen != "" {
-		if s.metrics, err = s.newMetrics(ctx); err != nil {
-			return nil, err
-		}
 	}
 	return s, nil
 }
@@ -124,7 +139,8 @@ func (s *Server) newFront(ctx context.Context) (err error) {
 		return fmt.Errorf("hub identity: %w", err)
 	}
 	s.front, err = https.New(https.Config{
-		Dial: s.dialCold, Authenticate: s.identity.Authenticate, Map: mapper.Map,
+		Dial: s.dial, Identify: s.identity.Identify, Map: mapper.Map,
+		Policy: s.policy, Labels: s.labels, Limits: s.limits, Audit: s.audit, Observer: s.observer, HeaderBytes: s.cfg.HeaderBytes,
 		Logger: s.log, CA: s.trust.serving.bundle, Health: s.Health, Admin: s.serveAdmin,
 	})
 	if err != nil {
@@ -209,7 +225,7 @@ func (s *Server) ServingCA() []byte { return s.trust.serving.bundle() }
 // Run serves until ctx ends, then drains for at most Config.DrainTimeout and
 // frees everything. A listener that fails ends it with an error.
 func (s *Server) Run(ctx context.Context) error {
-	failed := make(chan error, 4*len(s.ports)+2)
+	failed := make(chan error, 4*len(s.ports)+3)
 	serve := func(what string, f func() error) {
 		if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			failed <- fmt.Errorf("%s: %w", what, err)
@@ -228,8 +244,10 @@ func (s *Server) Run(ctx context.Context) error {
 		start("enrolment", func() error { return s.enrol.Serve(p.Enrol()) })
 	}
 	start("administration", s.socket.Serve)
-	if s.metrics != nil {
-		start("metrics", s.metrics.server.Serve)
+	for what, port := range map[string]*telemetry.Server{"metrics": s.observation.port, "debug": s.observation.debug} {
+		if port != nil {
+			start(what, port.Serve)
+		}
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -261,6 +279,8 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) drain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.DrainTimeout.Duration)
 	defer cancel()
+	// Nobody waits longer for an audit sink that takes nothing.
+	defer context.AfterFunc(ctx, s.audit.Unblock)()
 	for _, p := range s.ports {
 		if err := p.Close(); err != nil {
 			return fmt.Errorf("close listener: %w", err)
@@ -276,6 +296,7 @@ func (s *Server) drain() error {
 	if cut := s.tunnel.Shutdown(ctx, wire.CodeDraining, "the hub is stopping"); cut != nil {
 		s.log.Warn("sessions were cut at the end of the drain", "timeout", s.cfg.DrainTimeout.Duration)
 	}
+	s.raw.Wait() // every link is gone, and each session's end is being recorded
 	return err
 }
 
@@ -289,12 +310,13 @@ func (s *Server) Close() error {
 	if s.socket != nil {
 		errs = append(errs, s.socket.Close())
 	}
-	if s.metrics != nil {
-		errs = append(errs, s.metrics.close())
-	}
 	if s.front != nil {
 		s.front.Close()
 	}
+	// What is left to be told is bounded in time, by nothing that a caller can ask for.
+	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	errs = append(errs, s.closeAccess(ctx), s.observation.close(ctx))
 	if s.accounts != nil {
 		s.accounts.Close()
 	}
@@ -310,6 +332,9 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
+// lastWords is how long the last audit lines and spans may take to be written.
+const lastWords = 5 * time.Second
+
 // known tells whether a cluster has ever joined.
 func (s *Server) known(name string) (bool, error) {
 	_, ok, err := s.store.Cluster(name)
@@ -321,50 +346,18 @@ func (s *Server) register(p tunnel.Peer, link *mux.Link) (remove func()) {
 	if err := s.store.SawCluster(p.Cluster, p.Hello.Version, p.Hello.Labels, time.Now()); err != nil {
 		s.log.Error("cannot record the cluster; it is unknown while it is away after a restart", "cluster", p.Cluster, "reason", err)
 	}
-	return s.registry.Add(registry.Agent{
+	given, err := s.storedLabels(p.Cluster)
+	if err != nil {
+		s.log.Error("cannot read the cluster's labels; each request looks again", "cluster", p.Cluster, "reason", err)
+	}
+	leave := s.registry.Add(registry.Agent{
 		Cluster: p.Cluster, Instance: p.Hello.Instance, Version: p.Hello.Version,
-		Labels: p.Hello.Labels, Remote: p.Addr,
+		Labels: p.Hello.Labels, Given: given, Remote: p.Addr,
 	}, link)
-}
-
-// dialCold returns a session that the first bytes of a request open.
-func (s *Server) dialCold(ctx context.Context, cluster string, target wire.Target) (net.Conn, error) {
-	return s.registry.Cold(ctx, cluster, mux.Request{Target: target, RequestID: answer.RequestID(ctx)}, DefaultOpenTimeout)
-}
-
-// dial opens a session, and waits for it.
-func (s *Server) dial(ctx context.Context, cluster string, target wire.Target) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, DefaultOpenTimeout)
-	defer cancel()
-	conn, err := s.registry.Open(ctx, cluster, mux.Request{Target: target, RequestID: answer.RequestID(ctx)})
-	if err != nil {
-		return nil, err
-	}
-	return conn, nil
-}
-
-// DialContext opens a raw TCP session from the named cluster's agent to address,
-// which is host:port and resolved at the agent. The network is "tcp", "tcp4" or
-// "tcp6". Whether the target is allowed is decided by the agent. The returned
-// connection has CloseWrite and CloseRead.
-func (s *Server) DialContext(ctx context.Context, cluster, network, address string) (net.Conn, error) {
-	invalid := func(err error) error {
-		return &fault.Error{Hop: wire.HopHub, Op: "dial", Code: wire.CodeInvalidTarget, Cluster: cluster, Target: address, Err: err}
-	}
-	switch network {
-	case "tcp", "tcp4", "tcp6":
-	default:
-		return nil, invalid(fmt.Errorf("network %q where tcp is wanted", network))
-	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, invalid(err)
-	}
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || number == 0 {
-		return nil, invalid(fmt.Errorf("port %q is not between 1 and 65535", port))
-	}
-	return s.dial(ctx, cluster, wire.Address(host, uint16(number)))
+	forget := s.observation.links.Add(telemetry.LinkInfo{
+		Cluster: p.Cluster, Instance: p.Hello.Instance, Version: p.Hello.Version, Remote: p.Addr,
+	}, link)
+	return func() { leave(); forget() }
 }
 
 // Agent is one connected agent.

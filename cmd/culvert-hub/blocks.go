@@ -16,6 +16,11 @@ type blocks struct {
 	certificates server.Certificates
 	enrolment    server.Enrolment
 	admins       server.Admins
+	passThrough  server.PassThrough
+	policy       server.Policy
+	audit        server.Audit
+	auditFile    server.AuditFile
+	telemetry    server.Telemetry
 }
 
 // newBlocks starts with what the file has.
@@ -26,6 +31,11 @@ func newBlocks(cfg *server.Config) *blocks {
 	take(&b.certificates, cfg.Certificates)
 	take(&b.enrolment, cfg.Enrolment)
 	take(&b.admins, cfg.Admins)
+	take(&b.passThrough, cfg.PassThrough)
+	take(&b.policy, cfg.Policy)
+	take(&b.audit, cfg.Audit)
+	take(&b.auditFile, b.audit.File)
+	take(&b.telemetry, cfg.Telemetry)
 	return b
 }
 
@@ -51,6 +61,10 @@ func (b *blocks) bind(f *pflag.FlagSet) {
 		"how long certificates of agents are valid (default "+server.DefaultAgentLifetime.String()+")")
 	f.StringVar(&b.enrolment.Approval, "enrolment-approval", b.enrolment.Approval, "auto, or manual to accept each cluster by hand (default \"auto\")")
 	f.StringArrayVar(&b.admins.Users, "admin-user", b.admins.Users, "user who may administer the hub over HTTPS (repeat; default none)")
+	f.StringArrayVar(&b.passThrough.Clusters, "pass-through", b.passThrough.Clusters, "cluster that judges tokens which the hub does not know, or * (repeat; default none)")
+	f.StringVar(&b.policy.File, "policy", b.policy.File, "policy file: who may do what (default: the Kubernetes API of every cluster, and nothing else)")
+	f.StringVar(&b.auditFile.Path, "audit-file", b.auditFile.Path, "file of audit lines, which is rotated (default none)")
+	f.StringVar(&b.telemetry.OTLPEndpoint, "otlp-endpoint", b.telemetry.OTLPEndpoint, "URL of a collector of traces, OTLP over HTTP (default: what OTEL_* of the environment say)")
 	f.StringArrayVar(&b.admins.Groups, "admin-group", b.admins.Groups, "group that may administer the hub over HTTPS (repeat; default none)")
 }
 
@@ -61,6 +75,11 @@ func (b *blocks) apply(cfg *server.Config) {
 	give(&cfg.Certificates, &b.certificates)
 	give(&cfg.Enrolment, &b.enrolment)
 	give(&cfg.Admins, &b.admins)
+	give(&cfg.PassThrough, &b.passThrough)
+	give(&cfg.Policy, &b.policy)
+	give(&b.audit.File, &b.auditFile)
+	give(&cfg.Audit, &b.audit)
+	give(&cfg.Telemetry, &b.telemetry)
 }
 
 func give[T any](into **T, block *T) {

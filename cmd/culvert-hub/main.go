@@ -41,8 +41,11 @@ func command(cfg *server.Config) *cobra.Command {
 A request to /<cluster>/<api-path> is authenticated here and answered by that
 cluster's own API server, as the caller and by the cluster's own RBAC.
 
-SIGHUP makes it read certificates, keys, CAs and the token file at once; without
-it they are read when they change. SIGTERM and SIGINT end it in order.`,
+A policy file says who may do what; without one, callers reach the Kubernetes API
+of every cluster, and nothing else.
+
+SIGHUP makes it read certificates, keys, CAs, the policy and who may call at once;
+without it they are read when they change. SIGTERM and SIGINT end it in order.`,
 		Example: `  # Static tokens, certificates issued by the hub itself:
   culvert-hub --state /var/lib/culvert --tls-name hub.example.com --token-file tokens.csv
 
@@ -96,12 +99,15 @@ it they are read when they change. SIGTERM and SIGINT end it in order.`,
 	f.StringVar(&cfg.AgentCA, "agent-ca", cfg.AgentCA, "PEM file of the CAs of agents' certificates (default: the agents CA of the state folder)")
 	f.StringVar(&cfg.TrustDomain, "trust-domain", cfg.TrustDomain, "trust domain of agents' SPIFFE ids (default \""+server.DefaultTrustDomain+"\")")
 	f.StringVar(&cfg.TokenFile, "token-file", cfg.TokenFile, "CSV file of static tokens: token,user,uid,\"group1,group2\"")
+	f.StringVar(&cfg.AuthenticationConfig, "authentication-config", cfg.AuthenticationConfig, "AuthenticationConfiguration file of OIDC issuers, as kube-apiserver has it (default none)")
 	f.StringVar(&review.Kubeconfig, "token-review-kubeconfig", review.Kubeconfig, "kubeconfig of the cluster that judges tokens by TokenReview")
 	f.BoolVar(&review.InCluster, "token-review-in-cluster", review.InCluster, "judge tokens by TokenReview of the cluster that the hub runs in")
 	f.StringArrayVar(&review.Audiences, "token-review-audience", review.Audiences, "audience that tokens must be for (repeat; default: the API server's own)")
 	f.StringVar(&cfg.IdentityPrefix, "identity-prefix", cfg.IdentityPrefix, "what marks users and groups of the hub on managed clusters (default \""+server.DefaultIdentityPrefix+"\")")
 	f.DurationVar(&cfg.DrainTimeout.Duration, "drain-timeout", cfg.DrainTimeout.Duration, "how long requests and sessions may go on at the end (default "+server.DefaultDrainTimeout.String()+")")
 	cli.MemoryFlag(f, &cfg.Memory, server.DefaultMemory, server.LeastMemory)
+	f.StringVar(&cfg.Name, "name", cfg.Name, "the hub's name in audit lines and traces (default: the machine's)")
+	f.StringVar(&cfg.DebugListen, "debug-listen", cfg.DebugListen, "address of what is under way and of profiles, on this machine alone (default none)")
 	f.StringVar(&cfg.MetricsListen, "metrics-listen", cfg.MetricsListen, "address of /metrics, /healthz and /readyz, in clear text and for anybody (default none)")
 	extra.bind(f)
 	logging.Bind(f)

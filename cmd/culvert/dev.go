@@ -162,6 +162,16 @@ type dev struct {
 	token string
 }
 
+// devPolicy lets the one caller reach whatever the agent allows.
+const devPolicy = `apiVersion: policy.culvert.dev/v1
+kind: Policy
+rules:
+- name: what-the-agent-allows
+  effect: allow
+  services: [{namespace: "*", name: "*"}]
+  tcp: [{hosts: ["*"], ports: ["*"]}]
+`
+
 func newDev(ctx context.Context, o devOptions, upstream *rest.Config, log *slog.Logger) (*dev, error) {
 	d := &dev{}
 	if err := os.MkdirAll(o.state, 0o700); err != nil {
@@ -176,7 +186,14 @@ func newDev(ctx context.Context, o devOptions, upstream *rest.Config, log *slog.
 	if err := issueAgent(o.state, server.DefaultTrustDomain, o.cluster, certs, pki.DefaultLifetime); err != nil {
 		return nil, err
 	}
-	d.hub, err = server.New(ctx, server.Config{Listen: []string{o.listen}, State: o.state, TokenFile: tokens, Logger: log})
+	// Here the agent's rules, which are the flags, decide alone.
+	rules := filepath.Join(o.state, "policy.yaml")
+	if err := os.WriteFile(rules, []byte(devPolicy), 0o600); err != nil {
+		return nil, fmt.Errorf("--state: %w", err)
+	}
+	d.hub, err = server.New(ctx, server.Config{
+		Listen: []string{o.listen}, State: o.state, TokenFile: tokens, Policy: &server.Policy{File: rules}, Logger: log,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -149,10 +149,12 @@ func (l *lab) startHub(t *testing.T, name string) *hub {
 	h := &hub{address: port.Addr()}
 	h.ca, err = os.ReadFile(ca)
 	must(t, err)
+	policy, err := testbed.WriteOpenPolicy(dir)
+	must(t, err)
 	h.process, err = testbed.StartProcess(ctx, testbed.ProcessConfig{
 		Name: "hub", Path: l.culvert.Hub, LogDir: dir,
 		Args: []string{
-			"--listen", h.address, "--tls-name", testbed.HubAddress.String(), "--state", state, "--token-file", tokens,
+			"--listen", h.address, "--tls-name", testbed.HubAddress.String(), "--state", state, "--token-file", tokens, "--policy", policy,
 		},
 	})
 	must(t, err)

@@ -70,9 +70,12 @@ func startEdge(ctx context.Context, t *testing.T, w *world) *edge {
 	for name, text := range map[string][]byte{"token": []byte(token), "ca.crt": w.managed.AdminContext().CA, "namespace": []byte("culvert-agent")} {
 		must(t, os.WriteFile(filepath.Join(account, name), text, 0o600))
 	}
+	// The agent acts for users of this hub's prefix alone.
+	config := filepath.Join(dir, "agent.yaml")
+	must(t, os.WriteFile(config, []byte(`impersonation: {prefixes: ["`+edgePrefix+`"]}`), 0o600))
 	args := []string{"--mount", "--propagation=private", "bash", "-euc", inCluster, "bash", account, w.culvert.Agent}
 	args = append(args, w.agentCertificate(ctx, t, state, "edge")...)
-	args = append(args, "--hub", hub.Addr().String(), "--dns-server", testbed.DNSAddress.String(), "--allow-address", databaseName+":5432",
+	args = append(args, "--config", config, "--hub", hub.Addr().String(), "--dns-server", testbed.DNSAddress.String(), "--allow-address", databaseName+":5432",
 		"--allow-address", "lost.shop.svc.cluster.local:*", "--allow-address", "nowhere.shop.svc.cluster.local:*")
 	w.process(ctx, t, testbed.ProcessConfig{
 		Name: "culvert-agent-edge", Path: "unshare", Args: args, Namespace: w.private.Inside,

@@ -65,13 +65,18 @@ func testServices(t *testing.T, w *world) {
 		}
 	})
 	t.Run("O4,O21: a service sees neither the hub's token nor an identity, and its own Authorization arrives", func(t *testing.T) {
-		seen := reflect(t, serviceURL("web", "/reflect"), "Impersonate-User", "root", "X-Remote-User", "root")
+		seen := reflect(t, serviceURL("web", "/reflect"), "X-Remote-User", "root", "X-Remote-Group", "system:masters")
 		for name := range seen.Header {
 			if name == "Authorization" || strings.HasPrefix(name, "Impersonate") || strings.HasPrefix(name, "X-Remote") || strings.HasPrefix(name, "Culvert") {
 				t.Errorf("the service saw %s: %q", name, seen.Header[name])
 			}
 		}
 		res, err := send(t.Context(), w.caller(t, 1), "GET", serviceURL("web", "/reflect"), nil,
+			"Authorization", "Bearer "+adaToken, "Impersonate-User", "root")
+		if err != nil || res.status != 403 {
+			t.Errorf("as somebody else: %d %s, %v", res.status, res.body, err)
+		}
+		res, err = send(t.Context(), w.caller(t, 1), "GET", serviceURL("web", "/reflect"), nil,
 			"Culvert-Authorization", "Bearer "+adaToken, "Authorization", "Basic c2hvcDpzaG9w")
 		must(t, err)
 		must(t, json.Unmarshal(res.body, &seen))

@@ -126,6 +126,8 @@ func (w *world) startHub(ctx context.Context, t *testing.T) {
 	must(t, err)
 	tokens := filepath.Join(w.dir, "tokens.csv")
 	must(t, os.WriteFile(tokens, []byte(adaToken+`,ada,ada-uid,"dev,system:masters"`+"\n"), 0o600))
+	policy, err := testbed.WriteOpenPolicy(w.dir)
+	must(t, err)
 	w.hubProcess = w.process(ctx, t, testbed.ProcessConfig{
 		Name: "culvert-hub", Path: w.culvert.Hub,
 		Args: []string{
@@ -133,6 +135,7 @@ func (w *world) startHub(ctx context.Context, t *testing.T) {
 			"--state", w.state(), "--tls-name", testbed.HubAddress.String(), "--tls-name", "127.0.0.1",
 			"--tls-name", "cluster-proxy-addon-user", "--tls-name", seedName,
 			"--token-review-kubeconfig", reviewer, "--token-file", tokens,
+			"--policy", policy,
 		},
 		Ready: func(ctx context.Context) error {
 			res, err := send(ctx, w.caller(t, 2), "GET", "https://"+hubHost+"/-/readyz", nil)

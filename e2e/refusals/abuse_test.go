@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/culvertdev/culvert/e2e/testbed/rawhttp"
 )
 
 const (
@@ -23,16 +25,16 @@ const (
 
 // grpcOpen opens a Connect stream on a new connection.
 func grpcOpen(host string) []byte {
-	head := block([2]string{":method", "POST"}, [2]string{":scheme", "https"}, [2]string{":authority", host},
+	head := rawhttp.Block([2]string{":method", "POST"}, [2]string{":scheme", "https"}, [2]string{":authority", host},
 		[2]string{":path", "/culvert.v1.TunnelService/Connect"}, [2]string{"content-type", "application/grpc"}, [2]string{"te", "trailers"})
-	out := append([]byte(preface), frame(0, frameSettings, 0, 0, nil)...)
-	return append(out, frame(len(head), frameHeaders, endHeaders, 1, head)...)
+	out := append([]byte(rawhttp.Preface), rawhttp.Frame(0, rawhttp.FrameSettings, 0, 0, nil)...)
+	return append(out, rawhttp.Frame(len(head), rawhttp.FrameHeaders, rawhttp.FlagEndHeaders, 1, head)...)
 }
 
 // grpcCall is grpcOpen and a message that claims size bytes and has 100.
 func grpcCall(host string, size uint32) []byte {
 	message := append(binary.BigEndian.AppendUint32([]byte{0}, size), bytes.Repeat([]byte{0x0a}, 100)...)
-	return append(grpcOpen(host), frame(len(message), frameData, 0, 1, message)...)
+	return append(grpcOpen(host), rawhttp.Frame(len(message), rawhttp.FrameData, 0, 1, message)...)
 }
 
 // grpcStatus reads the trailer of the call on stream 1.
@@ -40,11 +42,11 @@ func grpcStatus(conn io.ReadWriter) (string, error) {
 	decoder := hpack.NewDecoder(4096, nil)
 	status := ""
 	for {
-		kind, flags, stream, payload, err := readFrame(conn)
+		kind, flags, stream, payload, err := rawhttp.ReadFrame(conn)
 		if err != nil {
 			return "", err
 		}
-		if kind == frameHeaders && stream == 1 {
+		if kind == rawhttp.FrameHeaders && stream == 1 {
 			fields, err := decoder.DecodeFull(payload)
 			if err != nil {
 				return "", err
@@ -54,7 +56,7 @@ func grpcStatus(conn io.ReadWriter) (string, error) {
 					status = f.Value
 				}
 			}
-			if flags&endStream != 0 {
+			if flags&rawhttp.FlagEndStream != 0 {
 				return status, nil
 			}
 		}
@@ -144,11 +146,11 @@ func TestOversizedFrames(t *testing.T) {
 			t.Helper()
 			conn := the.hub.dial(t, "h2")
 			defer conn.Close()
-			start := append([]byte(preface), frame(0, frameSettings, 0, 0, nil)...)
-			if _, err := conn.Write(append(start, frame(1<<24-1, frameHeaders, endHeaders, 1, make([]byte, 100))...)); err != nil {
+			start := append([]byte(rawhttp.Preface), rawhttp.Frame(0, rawhttp.FrameSettings, 0, 0, nil)...)
+			if _, err := conn.Write(append(start, rawhttp.Frame(1<<24-1, rawhttp.FrameHeaders, rawhttp.FlagEndHeaders, 1, make([]byte, 100))...)); err != nil {
 				t.Fatal(err)
 			}
-			if got := readHTTP2(conn); got.cut == "" {
+			if got := answered(rawhttp.ReadHTTP2(conn)); got.cut == "" {
 				t.Errorf("answered %d", got.status)
 			}
 		})

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/culvertdev/culvert/e2e/testbed/rawhttp"
 )
 
 // endsWithin reads until the peer ends the connection, whichever way.
@@ -155,7 +157,7 @@ func TestSilentAndSlowPeers(t *testing.T) {
 	})
 
 	t.Run("O3: what is no TLS is cut at once, with one line", func(t *testing.T) {
-		for _, garbage := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", preface, "SSH-2.0-x\r\n", strings.Repeat("\x00", 100), strings.Repeat("\xff", 100)} {
+		for _, garbage := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", rawhttp.Preface, "SSH-2.0-x\r\n", strings.Repeat("\x00", 100), strings.Repeat("\xff", 100)} {
 			conn := raw()
 			if _, err := io.WriteString(conn, garbage); err != nil {
 				t.Fatal(err)

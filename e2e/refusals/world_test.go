@@ -138,7 +138,11 @@ func (w *world) startHub(ctx context.Context) (*hub, error) {
 	if err := os.WriteFile(tokens, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return startHub(ctx, "hub", "--token-file", tokens, "--token-review-kubeconfig", reviewer)
+	policy, err := testbed.WriteOpenPolicy(testbed.Dir())
+	if err != nil {
+		return nil, err
+	}
+	return startHub(ctx, "hub", "--token-file", tokens, "--token-review-kubeconfig", reviewer, "--policy", policy)
 }
 
 // close ends everything and looks through all logs.

@@ -24,6 +24,8 @@ type hub struct {
 	port  *testbed.Port
 	certs string // of its agents of the cluster clusterName
 	ca    []byte // verifies it
+	// policy is a file that leaves services to agents.
+	policy string
 
 	process *testbed.Process // nil when embedded
 	server  *server.Server   // nil unless embedded
@@ -41,6 +43,8 @@ func (l *lab) newHub(t *testing.T, name string) *hub {
 	must(t, os.WriteFile(h.tokens(), []byte(tokenFile), 0o600))
 	var err error
 	h.ca, err = os.ReadFile(filepath.Join(h.certs, "ca.crt"))
+	must(t, err)
+	h.policy, err = testbed.WriteOpenPolicy(h.dir)
 	must(t, err)
 	h.port, err = testbed.ReservePort(nil, testbed.HubAddress)
 	must(t, err)
@@ -61,7 +65,7 @@ func (l *lab) startHub(t *testing.T, name string) *hub {
 		Name: "hub", Path: l.culvert.Hub, LogDir: h.dir,
 		Args: []string{
 			"--listen", h.port.Addr(), "--tls-name", testbed.HubAddress.String(),
-			"--state", h.state(), "--token-file", h.tokens(),
+			"--state", h.state(), "--token-file", h.tokens(), "--policy", h.policy,
 		},
 	})
 	must(t, err)
@@ -101,7 +105,7 @@ func (l *lab) startEmbedded(t *testing.T, name string) *hub {
 	t.Cleanup(func() { check(t, log.Close()) })
 	h.server, err = server.New(t.Context(), server.Config{
 		Listen: []string{h.port.Addr()}, TLSNames: []string{testbed.HubAddress.String()},
-		State: h.state(), TokenFile: h.tokens(),
+		State: h.state(), TokenFile: h.tokens(), Policy: &server.Policy{File: h.policy},
 		Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	must(t, err)

@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,9 @@ type ClusterConfig struct {
 	// Tokens are users known to the API server by a static token, next to the
 	// administrator.
 	Tokens []StaticToken
+	// Issuer is that of the tokens of service accounts. Default
+	// https://kubernetes.default.svc.cluster.local.
+	Issuer string
 	// ExtraArgs are added to the flags of kube-apiserver.
 	ExtraArgs []string
 }
@@ -137,7 +141,7 @@ func (b *Bed) startCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, er
 			"--cert-dir=" + dir,
 			"--tls-cert-file=" + creds.servingCert,
 			"--tls-private-key-file=" + creds.servingKey,
-			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+			"--service-account-issuer=" + cmp.Or(cfg.Issuer, "https://kubernetes.default.svc.cluster.local"),
 			"--service-account-key-file=" + creds.serviceAccountPublic,
 			"--service-account-signing-key-file=" + creds.serviceAccountPrivate,
 			"--authorization-mode=RBAC",

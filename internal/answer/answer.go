@@ -2,7 +2,6 @@ package answer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -48,8 +47,8 @@ func Fault(hop wire.Hop, op string, err error) *fault.Error {
 	return f
 }
 
-// Write answers r with err as a Kubernetes Status and returns the HTTP status
-// that it sent. An err without a [*fault.Error] in its chain is answered as an
+// Write answers r with err as a Kubernetes Status, in JSON or in Kubernetes'
+// protobuf as the Accept header prefers, and returns the HTTP status that it sent. An err without a [*fault.Error] in its chain is answered as an
 // internal error of the hub, whose cause is not shown: log it. Headers that w
 // already has are kept, except those that describe a body.
 //
@@ -59,8 +58,7 @@ func Write(w http.ResponseWriter, r *http.Request, err error) (int, error) {
 	if f == nil {
 		f = &fault.Error{Hop: wire.HopHub, Code: wire.CodeInternal}
 	}
-	status := Status(f, RequestID(r.Context()))
-	body, err := json.Marshal(status)
+	contentType, body, err := encode(r, Status(f, RequestID(r.Context())))
 	if err != nil {
 		return 0, err
 	}
@@ -73,7 +71,8 @@ func Write(w http.ResponseWriter, r *http.Request, err error) (int, error) {
 		h.Set(HeaderRequestID, id)
 	}
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Type", "application/json")
+	h.Set("Content-Type", contentType)
+	h.Add("Vary", "Accept")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("X-Content-Type-Options", "nosniff")
 	if s := retryAfterSeconds(f.RetryAfter); s > 0 {

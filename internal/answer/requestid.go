@@ -31,7 +31,16 @@ func WithRequestID(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
 }
 
-// RequestID returns the id that WithRequestID put into the context, or "". It
+// WithID returns ctx if it carries an id, and otherwise one that carries a new
+// random one, for what is no HTTP request.
+func WithID(ctx context.Context) context.Context {
+	if RequestID(ctx) != "" {
+		return ctx
+	}
+	return context.WithValue(ctx, requestIDKey{}, rand.Text())
+}
+
+// RequestID returns the id that WithRequestID or WithID put into the context, or "". It
 // is safe for concurrent use.
 func RequestID(ctx context.Context) string {
 	id, ok := ctx.Value(requestIDKey{}).(string)

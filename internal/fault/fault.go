@@ -122,6 +122,8 @@ var mappings = map[wire.Code]mapping{
 	wire.CodeInternal:          {http.StatusInternalServerError, "InternalError", codes.Internal},
 	wire.CodeUnauthenticated:   {http.StatusUnauthorized, "Unauthorized", codes.Unauthenticated},
 	wire.CodeUnavailable:       {http.StatusServiceUnavailable, "ServiceUnavailable", codes.Unavailable},
+	wire.CodeTooManyRequests:   {http.StatusTooManyRequests, "TooManyRequests", codes.ResourceExhausted},
+	wire.CodeRequestTooLarge:   {http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", codes.ResourceExhausted},
 }
 
 // HTTPStatus returns the HTTP status of the code.

@@ -17,13 +17,13 @@ import (
 )
 
 func TestEveryCodeHasAMeaning(t *testing.T) {
-	for code := wire.CodeCanceled; code <= wire.CodeUnavailable; code++ {
+	for code := wire.CodeCanceled; code <= wire.CodeRequestTooLarge; code++ {
 		f := &fault.Error{Code: code}
 		if f.HTTPStatus() < 400 || f.Reason() == "" || f.GRPCCode() == codes.OK {
 			t.Errorf("%v: HTTP %d, reason %q, gRPC %v", code, f.HTTPStatus(), f.Reason(), f.GRPCCode())
 		}
 	}
-	for _, unknown := range []wire.Code{wire.CodeUnspecified, 19, 1 << 31} {
+	for _, unknown := range []wire.Code{wire.CodeUnspecified, 21, 1 << 31} {
 		if got := (&fault.Error{Code: unknown}).HTTPStatus(); got != http.StatusInternalServerError {
 			t.Errorf("unknown code %d: HTTP %d", unknown, got)
 		}
@@ -39,6 +39,8 @@ func TestUnavailableIsNeverUnauthorized(t *testing.T) {
 		wire.CodeNotFound:         404,
 		wire.CodeInvalidTarget:    400,
 		wire.CodeDeadlineExceeded: 504,
+		wire.CodeTooManyRequests:  429,
+		wire.CodeRequestTooLarge:  413,
 	} {
 		if got := (&fault.Error{Code: code}).HTTPStatus(); got != status {
 			t.Errorf("%v: HTTP %d, want %d", code, got, status)
@@ -71,7 +73,7 @@ func TestErrorIsWhatPackageNetWouldGive(t *testing.T) {
 		context.DeadlineExceeded: wire.CodeDeadlineExceeded,
 		os.ErrDeadlineExceeded:   wire.CodeDeadlineExceeded,
 	}
-	for code := wire.CodeUnspecified; code <= wire.CodeUnavailable; code++ {
+	for code := wire.CodeUnspecified; code <= wire.CodeRequestTooLarge; code++ {
 		err := fmt.Errorf("request: %w", &fault.Error{Code: code, Err: errors.New("told by another hop")})
 		for target, of := range errnos {
 			if got, want := errors.Is(err, target), code == of; got != want {

@@ -147,7 +147,7 @@ func writeKubeconfig(t *testing.T, cluster *clientcmdapi.Cluster) string {
 	return path
 }
 
-func writeTokenFile(t *testing.T, content string) string {
+func writeTokenFile(t testing.TB, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "tokens.csv")
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -156,7 +156,7 @@ func writeTokenFile(t *testing.T, content string) string {
 	return path
 }
 
-func startChain(t *testing.T, cfg Config) *Chain {
+func startChain(t testing.TB, cfg Config) *Chain {
 	t.Helper()
 	chain, err := New(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -228,3 +228,10 @@ type pipeAddr struct{}
 
 func (pipeAddr) Network() string { return "pipe" }
 func (pipeAddr) String() string  { return "pipe" }
+
+func wantStatusOf(err error) int {
+	if f := fault.As(err); f != nil {
+		return f.HTTPStatus()
+	}
+	return http.StatusInternalServerError
+}

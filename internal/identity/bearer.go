@@ -18,6 +18,8 @@ const (
 
 	headerAuthorization = "Authorization"
 	headerSubprotocol   = "Sec-Websocket-Protocol"
+	// foldedCredential is Culvert-Authorization as fold leaves it.
+	foldedCredential = "culvert-authorization"
 
 	// maxToken bounds what is hashed and sent to a backend, in bytes. A token
 	// with hundreds of group claims stays well below.
@@ -77,6 +79,16 @@ func headerValues(h http.Header, name string) []string {
 	return values
 }
 
+// hasField says whether h has a field in any spelling that folds to folded.
+func hasField(h http.Header, folded string) bool {
+	for name := range h {
+		if fold(name) == folded {
+			return true
+		}
+	}
+	return false
+}
+
 func countBearerProtocols(h http.Header) int {
 	n := 0
 	for _, value := range h.Values(headerSubprotocol) {
@@ -115,6 +127,9 @@ func refusedUser(u user.Info) string {
 	}
 	if u.GetName() == user.Anonymous {
 		return "the user is " + user.Anonymous + ", which is nobody"
+	}
+	if u.GetName() == PassThroughUser || slices.Contains(u.GetGroups(), PassThroughUser) {
+		return "the user or a group is " + PassThroughUser + ", which stands for whoever a managed cluster lets in"
 	}
 	if slices.Contains(u.GetGroups(), user.AllUnauthenticated) {
 		return "the user is in the group " + user.AllUnauthenticated + ", which is of nobody"

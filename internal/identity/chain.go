@@ -5,15 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
-	"time"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
-	"k8s.io/apiserver/pkg/authentication/request/bearertoken"
-	requestunion "k8s.io/apiserver/pkg/authentication/request/union"
-	"k8s.io/apiserver/pkg/authentication/request/websocket"
-	tokenunion "k8s.io/apiserver/pkg/authentication/token/union"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -25,17 +18,21 @@ import (
 // Chain authenticates requests. It is made by [New], is safe for concurrent use,
 // and belongs to the caller, who closes it.
 type Chain struct {
-	tokens   authenticator.Token
-	requests authenticator.Request
-	// static is nil without a token file, review where no cluster is asked.
+	// backends are asked in their order.
+	backends []tokenJudge
+	// static is nil without a token file, oidc without a configuration of issuers,
+	// review where no cluster is asked.
 	static *tokenFile
+	oidc   *issuerFile
 	review *reviewer
+	pass   passThrough
 	roots  Roots
 	cancel context.CancelFunc
 }
 
-// New reads the files that cfg names and returns a chain whose reviews end when
-// ctx does. It asks nobody yet, so that a hub starts while its cluster is down.
+// New reads the files that cfg names and returns a chain whose reviews, and what it
+// has of OIDC issuers, end when ctx does. It waits for nobody, so that a hub starts
+// while its cluster or an issuer is down.
 // log gets what an administrator must know, never a token; nil is
 // [slog.Default].
 func New(ctx context.Context, cfg Config, log *slog.Logger) (*Chain, error) {
@@ -75,8 +72,7 @@ func newChain(ctx context.Context, cfg Config, cluster *rest.Config, log *slog.L
 	}
 	cfg = cfg.withDefaults()
 	life, cancel := context.WithCancel(ctx)
-	c := &Chain{cancel: cancel, roots: cfg.ClientCA}
-	var backends []authenticator.Token
+	c := &Chain{cancel: cancel, roots: cfg.ClientCA, pass: passThrough{clusters: cfg.PassThrough}}
 	if cfg.TokenFile != "" {
 		static, err := newTokenFile(cfg.TokenFile, log)
 		if err != nil {
@@ -84,22 +80,29 @@ func newChain(ctx context.Context, cfg Config, cluster *rest.Config, log *slog.L
 			return nil, fmt.Errorf("identity: %w", err)
 		}
 		c.static = static
-		backends = append(backends, static)
+		c.backends = append(c.backends, tokenJudge{MethodStaticToken, static})
 	}
-	if cfg.TokenReview != nil {
-		review, err := newReviewer(life, cluster, cfg.TokenReview.Timeout, log)
+	if cfg.AuthenticationConfig != "" {
+		issuers, err := newIssuerFile(life, cfg.AuthenticationConfig, nil, log)
 		if err != nil {
 			cancel()
 			return nil, fmt.Errorf("identity: %w", err)
 		}
-		c.review = review
-		backends = append(backends, reviews(review, cfg.TokenReview))
+		c.oidc = issuers
+		c.backends = append(c.backends, tokenJudge{MethodOIDC, issuers})
 	}
-	// The first error ends the chain: the static file has none, and what comes
-	// after a cluster that cannot judge must not be the one to refuse.
-	c.tokens = tokenunion.NewFailOnError(backends...)
-	tokens := authenticator.TokenFunc(c.authenticateToken)
-	c.requests = requestunion.NewFailOnError(bearertoken.New(tokens), websocket.NewProtocolAuthenticator(tokens))
+	if cfg.TokenReview != nil {
+		review, err := newReviewer(life, cluster, cfg.TokenReview.Timeout, log)
+		if err != nil {
+			c.Close()
+			return nil, fmt.Errorf("identity: %w", err)
+		}
+		c.review = review
+		c.backends = append(c.backends, tokenJudge{MethodTokenReview, reviews(review, cfg.TokenReview)})
+		if len(cfg.PassThrough) > 0 {
+			c.pass.hub = newHubTokens(review, cfg.TokenReview)
+		}
+	}
 	return c, nil
 }
 
@@ -107,8 +110,8 @@ func newChain(ctx context.Context, cfg Config, cluster *rest.Config, log *slog.L
 func reviews(review *reviewer, cfg *TokenReviewConfig) authenticator.Token {
 	cached := newBoundedCache(review, cfg.CacheTTL, cfg.FailureTTL, maxVerdicts)
 	return authenticator.TokenFunc(func(ctx context.Context, token string) (*authenticator.Response, bool, error) {
-		if expires, ok := expiry(token); ok && !time.Now().Before(expires) {
-			return nil, false, unauthenticated(fmt.Errorf("the token expired at %s: get a new one", expires.UTC().Format(time.RFC3339)))
+		if err := notExpired(token); err != nil {
+			return nil, false, err
 		}
 		// A waiter of a shared review is bounded here, the review by itself.
 		ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
@@ -124,71 +127,7 @@ func reviews(review *reviewer, cfg *TokenReviewConfig) authenticator.Token {
 	})
 }
 
-// Authenticate returns who sent r, by the token in its Authorization header or
-// in its WebSocket subprotocols or, where it has neither and Config.ClientCA is
-// set, by the client certificate of its connection. On success a token is removed from
-// r.Header. The user is shared between requests and must not be changed. The
-// error is a *fault.Error; see the package's Errors section. No call takes
-// longer than the timeout of the token review.
-func (c *Chain) Authenticate(r *http.Request) (user.Info, error) {
-	if who, err := c.byCertificate(r); who != nil || err != nil {
-		return who, err
-	}
-	if err := checkCredential(r); err != nil {
-		return nil, unauthenticated(err)
-	}
-	response, ok, err := c.requests.AuthenticateRequest(r)
-	switch {
-	case err != nil && fault.As(err) != nil:
-		return nil, fault.As(err)
-	case err != nil:
-		// What is left is how the request authenticators put a bad subprotocol.
-		return nil, unauthenticated(err)
-	case !ok || response == nil || response.User == nil:
-		return nil, unauthenticated(errRefused)
-	}
-	return response.User, nil
-}
-
-// byCertificate returns whom the connection's certificate names, or nil where a
-// token decides: there is no certificate, or the request has a token, which is
-// what a caller chose for this request. It is judged for each request: a
-// connection may outlive its certificate.
-func (c *Chain) byCertificate(r *http.Request) (user.Info, error) {
-	if c.roots == nil || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || hasToken(r) {
-		return nil, nil
-	}
-	cert, err := verifyClient(c.roots, r.TLS)
-	if err != nil {
-		return nil, unauthenticated(err)
-	}
-	return certificateUser(cert)
-}
-
 var errRefused = errors.New("the token is wrong, expired or for another audience")
-
-// authenticateToken asks the backends. All its refusals and failures are faults,
-// so that the authenticators above it add only what is wrong with a request.
-func (c *Chain) authenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
-	if reason := malformedToken(token); reason != "" {
-		return nil, false, unauthenticated(errors.New(reason))
-	}
-	response, ok, err := c.tokens.AuthenticateToken(ctx, token)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, false, ended(ctx)
-	case err != nil && fault.As(err) != nil:
-		return nil, false, fault.As(err)
-	case err != nil:
-		return nil, false, &fault.Error{Hop: wire.HopHub, Op: "authenticate", Code: wire.CodeInternal, Err: err}
-	case !ok:
-		return nil, false, unauthenticated(errRefused)
-	}
-	if reason := refusedUser(response.User); reason != "" {
-		return nil, false, unauthenticated(errors.New(reason))
-	}
-	return response, true, nil
-}
 
 // ended is for a request whose own context is over.
 func ended(ctx context.Context) *fault.Error {
@@ -203,29 +142,59 @@ func unauthenticated(err error) *fault.Error {
 	return &fault.Error{Hop: wire.HopHub, Op: "authenticate", Code: wire.CodeUnauthenticated, Err: err}
 }
 
-// Reload reads the token file now. An error says why its new content is not in
-// force; what was loaded before then stays. Without a call the file is looked at
-// once a second while tokens come in.
+// Reload reads the token file and the configuration of OIDC issuers now. An error
+// says why their new content is not in force; what was loaded before then stays.
+// Without a call the files are looked at once a second while tokens come in.
 func (c *Chain) Reload() error {
-	if c.static == nil {
-		return nil
+	var problems []error
+	for _, f := range c.followed() {
+		problems = append(problems, f.reload())
 	}
-	return c.static.reload()
+	return errors.Join(problems...)
 }
 
-// Health returns the state of the token file, if there is one.
+// look lets changed files count at once, and returns why they do not.
+func (c *Chain) look() error {
+	var problems []error
+	for _, f := range c.followed() {
+		problems = append(problems, f.look())
+	}
+	return errors.Join(problems...)
+}
+
+func (c *Chain) followed() []*follower {
+	var files []*follower
+	if c.static != nil {
+		files = append(files, &c.static.follower)
+	}
+	if c.oidc != nil {
+		files = append(files, &c.oidc.follower)
+	}
+	return files
+}
+
+// Health returns the state of the token file, of the configuration of OIDC issuers
+// and of each issuer, as far as there are any.
 func (c *Chain) Health() []telemetry.Health {
-	if c.static == nil {
-		return nil
+	var all []telemetry.Health
+	for _, f := range c.followed() {
+		all = append(all, f.health())
 	}
-	return []telemetry.Health{c.static.health()}
+	if c.oidc != nil {
+		all = append(all, c.oidc.issuerHealth()...)
+	}
+	return all
 }
 
-// Close ends the reviews under way, waits for them, and closes idle connections.
-// It may be called more than once. A later Authenticate still knows static
-// tokens and those in the cache; other tokens get unavailable.
+// Close ends the reviews under way, waits for them, ends what is fetched from OIDC
+// issuers and closes idle connections. It may be called more than once. A later
+// Identify still knows static tokens and those in the cache of reviews; other
+// tokens get unavailable.
 func (c *Chain) Close() {
 	c.cancel()
+	if c.oidc != nil {
+		c.oidc.close()
+	}
 	if c.review != nil {
 		c.review.close()
 	}

@@ -3,11 +3,13 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
@@ -39,9 +41,18 @@ type Config struct {
 	// groups "group1,group2". Empty: no static tokens.
 	// https://kubernetes.io/docs/reference/access-authn-authz/authentication/#static-token-file
 	TokenFile string
-	// TokenReview asks a Kubernetes cluster about tokens that TokenFile does not
-	// have. Nil: no cluster is asked.
+	// AuthenticationConfig is a file with an AuthenticationConfiguration of
+	// apiserver.config.k8s.io, any version: OIDC issuers with their claim mappings
+	// and rules. A token that names one of the issuers is that issuer's to judge.
+	// Empty: no issuers.
+	// https://kubernetes.io/docs/reference/access-authn-authz/authentication/#using-authentication-configuration
+	AuthenticationConfig string
+	// TokenReview asks a Kubernetes cluster about tokens that neither TokenFile nor
+	// an issuer knows. Nil: no cluster is asked.
 	TokenReview *TokenReviewConfig
+	// PassThrough are the managed clusters that judge tokens of their own: what none
+	// of the above knows goes there untouched; "*" is every cluster. Empty: none.
+	PassThrough []string
 	// ClientCA are the CAs of callers' client certificates, which are used by
 	// requests without a token. Nil: certificates name nobody.
 	ClientCA Roots
@@ -50,13 +61,18 @@ type Config struct {
 	// neither begin with "system:" nor be the beginning of it.
 	Prefix string
 	// DeniedGroups are groups of the hub that are left out of the mapping, even
-	// in their prefixed form. Nil: {"system:masters"}; an empty, non-nil slice
-	// denies none.
+	// in their prefixed form. One "*" in each stands for any text. Nil:
+	// {"system:masters"}; an empty, non-nil slice denies none.
 	DeniedGroups []string
-	// GroupMap gives the groups on managed clusters for a group of the hub, in
-	// place of its prefixed form. A group in DeniedGroups is not looked up. No
-	// value may begin with "system:".
-	GroupMap map[string][]string
+	// UserRules and GroupRules give names on managed clusters in place of prefixed
+	// ones. The first that matches counts. A group in DeniedGroups is not looked up.
+	UserRules  []Rule
+	GroupRules []Rule
+	// CarryExtra are the keys of extra that go to managed clusters, with one "*" in
+	// each for any text. Nil: all; an empty, non-nil slice: none but the hub's own.
+	CarryExtra []string
+	// SetExtra is put over the extra of every user.
+	SetExtra map[string][]string
 }
 
 // TokenReviewConfig says which cluster judges tokens. Exactly one of Kubeconfig
@@ -87,14 +103,24 @@ type TokenReviewConfig struct {
 // joined by [errors.Join]. It reads no files.
 func (c *Config) Validate() error {
 	var problems []error
-	if c.TokenFile == "" && c.TokenReview == nil && c.ClientCA == nil {
-		problems = append(problems, errors.New("tokenFile, tokenReview, clientCA: nobody can be authenticated: set at least one of them"))
+	if c.TokenFile == "" && c.AuthenticationConfig == "" && c.TokenReview == nil && c.ClientCA == nil {
+		problems = append(problems, errors.New("tokenFile, tokenReview, clientCA: nobody can be authenticated: set at least one of them, or authenticationConfig"))
+	}
+	for i, cluster := range c.PassThrough {
+		if cluster != everyCluster && len(validation.IsDNS1123Label(cluster)) > 0 {
+			problems = append(problems, fmt.Errorf("passThrough.clusters[%d]: %q is no name of a cluster: name one, or * for all", i, cluster))
+		}
 	}
 	if c.TokenReview != nil {
 		problems = append(problems, c.TokenReview.problems("tokenReview")...)
 	}
 	return errors.Join(append(problems, c.mappingProblems()...)...)
 }
+
+// ValidateMapping is the part of Validate that [NewMapper] checks: prefix, denyGroups,
+// userRules, groupRules, extra.carry and extra.set, which are the paths in its
+// problems.
+func (c *Config) ValidateMapping() error { return errors.Join(c.mappingProblems()...) }
 
 func (c *TokenReviewConfig) problems(path string) []error {
 	var problems []error
@@ -138,20 +164,42 @@ func (c *Config) mappingProblems() []error {
 	}
 	for i, group := range c.DeniedGroups {
 		if group == "" {
-			problems = append(problems, fmt.Errorf("deniedGroups[%d]: is empty: name a group or remove it", i))
+			problems = append(problems, fmt.Errorf("denyGroups[%d]: is empty: name a group or remove it", i))
+		}
+		if err := patternProblem(group); err != nil {
+			problems = append(problems, fmt.Errorf("denyGroups[%d]: %w", i, err))
 		}
 	}
-	for _, from := range sortedKeys(c.GroupMap) {
-		path := fmt.Sprintf("groupMap[%q]", from)
-		if from == "" {
-			problems = append(problems, fmt.Errorf("%s: the group of the hub is empty: name one", path))
+	for i, rule := range c.UserRules {
+		problems = append(problems, rule.problems(fmt.Sprintf("userRules[%d]", i), true)...)
+	}
+	for i, rule := range c.GroupRules {
+		problems = append(problems, rule.problems(fmt.Sprintf("groupRules[%d]", i), false)...)
+	}
+	return append(problems, c.extraProblems()...)
+}
+
+func (c *Config) extraProblems() []error {
+	var problems []error
+	for i, key := range c.CarryExtra {
+		if key == "" {
+			problems = append(problems, fmt.Errorf("extra.carry[%d]: is empty: name a key or remove it", i))
 		}
-		for i, to := range c.GroupMap[from] {
-			switch {
-			case to == "" || !carried(to):
-				problems = append(problems, fmt.Errorf("%s[%d]: %q cannot be a group: use no control characters and no space at its ends", path, i, to))
-			case systemName(to):
-				problems = append(problems, fmt.Errorf("%s[%d]: %q is a system group of the managed cluster: bind a group of another name there", path, i, to))
+		if err := patternProblem(key); err != nil {
+			problems = append(problems, fmt.Errorf("extra.carry[%d]: %w", i, err))
+		}
+	}
+	for _, key := range sortedKeys(c.SetExtra) {
+		path := fmt.Sprintf("extra.set[%q]", key)
+		switch {
+		case key == "" || key != strings.ToLower(key):
+			problems = append(problems, fmt.Errorf("%s: is empty or has upper case, which a kube-apiserver does not keep: write it in lower case", path))
+		case key == ExtraHubUser || key == ExtraAssumedUser || key == ExtraRequestID:
+			problems = append(problems, fmt.Errorf("%s: is set by the hub: use another key", path))
+		}
+		for i, value := range c.SetExtra[key] {
+			if !carried(value) {
+				problems = append(problems, fmt.Errorf("%s[%d]: %q cannot be carried in a header: use no control characters and no space at its ends", path, i, value))
 			}
 		}
 	}
@@ -168,11 +216,12 @@ func (c *Config) withDefaults() Config {
 		d.DeniedGroups = []string{user.SystemPrivilegedGroup}
 	}
 	d.DeniedGroups = slices.Clone(d.DeniedGroups)
-	if c.GroupMap != nil {
-		d.GroupMap = make(map[string][]string, len(c.GroupMap))
-		for from, to := range c.GroupMap {
-			d.GroupMap[from] = slices.Clone(to)
-		}
+	d.PassThrough = slices.Clone(d.PassThrough)
+	d.UserRules, d.GroupRules = cloneRules(d.UserRules), cloneRules(d.GroupRules)
+	d.CarryExtra = slices.Clone(d.CarryExtra)
+	d.SetExtra = maps.Clone(d.SetExtra)
+	for key, values := range d.SetExtra {
+		d.SetExtra[key] = slices.Clone(values)
 	}
 	if c.TokenReview != nil {
 		r := *c.TokenReview
@@ -183,6 +232,14 @@ func (c *Config) withDefaults() Config {
 		d.TokenReview = &r
 	}
 	return d
+}
+
+func cloneRules(rules []Rule) []Rule {
+	out := slices.Clone(rules)
+	for i := range out {
+		out[i].To = slices.Clone(out[i].To)
+	}
+	return out
 }
 
 func orDefault(d, otherwise time.Duration) time.Duration {

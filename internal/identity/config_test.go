@@ -28,10 +28,10 @@ func TestValidate(t *testing.T) {
 				Timeout: maxTimeout + 1, CacheTTL: -1, FailureTTL: time.Hour,
 			}),
 			Prefix: "system:", DeniedGroups: []string{"a", ""},
-			GroupMap: map[string][]string{"": {"x"}, "ops": {"ok", "system:masters", "", "a\nb"}},
+			GroupRules: []Rule{{From: "", To: []string{"x"}}, {From: "ops", To: []string{"ok", "system:masters", "", "a\nb"}}},
 		}, []string{
 			"tokenReview: kubeconfig and inCluster", "tokenReview.audiences[1]: ", "tokenReview.timeout: ", "tokenReview.cacheTTL: ",
-			"tokenReview.failureTTL: ", "prefix: ", "deniedGroups[1]: ", `groupMap[""]: `, `groupMap["ops"][1]: `, `groupMap["ops"][2]: `, `groupMap["ops"][3]: `,
+			"tokenReview.failureTTL: ", "prefix: ", "denyGroups[1]: ", "groupRules[0].from: ", "groupRules[1].to[1]: ", "groupRules[1].to[2]: ", "groupRules[1].to[3]: ",
 		}},
 		{"no cluster", Config{TokenReview: cluster(TokenReviewConfig{})}, []string{"tokenReview: no cluster"}},
 		{"a prefix that a group could complete to system:", Config{TokenFile: "x", Prefix: "sys"}, []string{"prefix: "}},

@@ -14,8 +14,11 @@ import (
 // The keys of extra that the hub itself sets. What a backend put under
 // reservedExtra is never passed on.
 const (
-	// ExtraHubUser holds the user's name at the hub, without the prefix.
+	// ExtraHubUser holds the name at the hub of who was authenticated there.
 	ExtraHubUser = "culvert.dev/hub-user"
+	// ExtraAssumedUser holds the name at the hub of whom that user acts as; it is
+	// there only where that is somebody else.
+	ExtraAssumedUser = "culvert.dev/assumed-user"
 	// ExtraRequestID holds the id of the request at the hub.
 	ExtraRequestID = "culvert.dev/request-id"
 

@@ -17,7 +17,7 @@ import (
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 )
 
-func newMapper(t *testing.T, cfg Config) *Mapper {
+func newMapper(t testing.TB, cfg Config) *Mapper {
 	t.Helper()
 	m, err := NewMapper(cfg)
 	if err != nil {
@@ -65,7 +65,7 @@ func TestMap(t *testing.T) {
 		},
 		{
 			"O15: prefix, denied groups and group mapping are configurable",
-			Config{Prefix: "corp/", DeniedGroups: []string{"guests"}, GroupMap: map[string][]string{"ops": {"admins", "viewers"}, "sre": {"admins"}, "guests": {"admins"}}},
+			Config{Prefix: "corp/", DeniedGroups: []string{"guests"}, GroupRules: []Rule{{"ops", []string{"admins", "viewers"}}, {"sre", []string{"admins"}}, {"guests", []string{"admins"}}}},
 			user.DefaultInfo{Name: "alice", Groups: []string{"ops", "sre", "guests", "dev", ""}},
 			Impersonation{
 				User: "corp/alice", Groups: []string{"admins", "viewers", "corp/dev"},

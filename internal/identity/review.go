@@ -45,6 +45,7 @@ var retryBackoff = wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jit
 type reviewer struct {
 	life    context.Context
 	backend string
+	base    *url.URL // of the cluster's API
 	timeout time.Duration
 	webhook authenticator.Token
 	client  *http.Client
@@ -100,7 +101,7 @@ func newReviewer(life context.Context, config *rest.Config, timeout time.Duratio
 		return nil, fmt.Errorf("tokenReview: authenticator of %s: %w", backend, err)
 	}
 	return &reviewer{
-		life: life, backend: backend, timeout: timeout, webhook: hook, client: client, log: log,
+		life: life, backend: backend, base: server, timeout: timeout, webhook: hook, client: client, log: log,
 		slots: make(chan struct{}, maxReviews),
 	}, nil
 }

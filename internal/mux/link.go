@@ -71,6 +71,7 @@ type Link struct {
 	lastRecv  time.Time
 	lastPing  time.Time
 	rtt       rtt
+	count     counters
 }
 
 // New returns a link over tr. The caller must call Run, which takes tr over.
@@ -87,6 +88,7 @@ func newLink(cfg Config) *Link {
 		ended:     make(chan struct{}),
 		sessions:  make(map[wire.SessionID]*Session),
 		lastRecv:  time.Now(),
+		count:     counters{start: time.Now()},
 	}
 	l.wake.L = &l.mu
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
@@ -149,30 +151,6 @@ func (l *Link) Peer(ctx context.Context) (*wire.Hello, error) {
 		return nil, l.err
 	}
 	return l.peer, nil
-}
-
-// Stats is a snapshot of a link.
-type Stats struct {
-	// Sessions counts the sessions that are alive, in both directions.
-	Sessions int
-	// RTT is the smallest recent round trip; 0 before the first.
-	RTT time.Duration
-	// Draining tells that one of the sides takes no new sessions.
-	Draining bool
-	// Silent is how long ago the last frame from the peer arrived.
-	Silent time.Duration
-}
-
-// Stats returns a snapshot.
-func (l *Link) Stats() Stats {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return Stats{
-		Sessions: l.ownOpen + l.peerOpen,
-		RTT:      l.rtt.min(),
-		Draining: l.draining != nil || l.goneAway != nil || l.err != nil,
-		Silent:   time.Since(l.lastRecv),
-	}
 }
 
 func (l *Link) receiveLoop() {

@@ -92,6 +92,7 @@ func (l *Link) Start(ctx context.Context, r Request) (*Session, error) {
 	id := l.nextID()
 	s := l.newSession(id)
 	l.ownOpen++
+	l.count.opening++
 	s.target, s.requestID, s.trace = r.Target, r.RequestID, r.Trace
 	s.decided = make(chan struct{})
 	s.sendLimit = wire.Offset(peer.InitialWindow)
@@ -102,6 +103,7 @@ func (l *Link) Start(ctx context.Context, r Request) (*Session, error) {
 	granted := l.cfg.Budget.reserve(int64(window), int64(l.cfg.MinWindow))
 	s.recvLimit = wire.Offset(granted)
 	s.sendOff = wire.Offset(len(r.Payload))
+	l.count.sent += uint64(len(r.Payload))
 	var first mem.Buffer
 	if len(r.Payload) > 0 {
 		first = buffer.Copy(r.Payload)

@@ -162,6 +162,7 @@ func (s *Session) handleData(f *wire.Frame) {
 	if f.Payload != nil {
 		n = f.Payload.Len()
 	}
+	s.link.count.received += uint64(n)
 	switch {
 	case s.finRecv:
 		s.reset(protocolError("DATA after FIN"))
@@ -210,7 +211,9 @@ func (s *Session) handleOpened(off wire.Offset) {
 		return
 	}
 	s.state, s.opened = stateOpen, true
+	s.link.count.opening--
 	s.raiseLimit(off)
+	s.noteStall()
 	close(s.decided)
 }
 
@@ -237,6 +240,7 @@ func (s *Session) raiseLimit(off wire.Offset) {
 // handleReclaim gives back what this side has not used.
 func (s *Session) handleReclaim(off wire.Offset) {
 	s.sendLimit = min(s.sendLimit, max(off, s.sendOff))
+	s.noteStall()
 	s.returnDue = true
 	s.link.credits.add(s, creditList)
 	s.link.wake.Signal()

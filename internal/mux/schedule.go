@@ -109,10 +109,12 @@ func (s *Session) emitData(b *wire.Batch, limit int) int {
 		most := uint64(min(limit-n, int(s.link.peer.MaxData)))
 		piece := s.sendQ.pop(int(min(most, uint64(s.sendLimit-s.sendOff))))
 		n += piece.Len()
-		s.link.cfg.Budget.queued.Add(-int64(piece.Len()))
+		s.queue(-piece.Len())
+		s.link.count.sent += uint64(piece.Len())
 		s.sendOff += wire.Offset(piece.Len())
 		b.Append(&wire.Frame{Kind: wire.KindData, Session: s.id, Payload: piece})
 	}
+	s.noteStall()
 	if s.finQueued && !s.finSent && s.sendQ.size == 0 {
 		s.finSent = true
 		b.Append(&wire.Frame{Kind: wire.KindFin, Session: s.id, Offset: s.sendOff})

@@ -58,6 +58,9 @@ type Session struct {
 	finSent    bool
 	stopRecv   bool // the peer reads no more
 	writeUntil deadline
+	began      time.Duration // when it began, by the link's clock
+	stalledAt  time.Duration // since when bytes wait for credit alone; 0 when none do
+	ended      func(SessionStats, error)
 
 	readable   sync.Cond
 	pump       *pump // nil when none is under way
@@ -85,7 +88,7 @@ var _ net.Conn = (*Session)(nil)
 
 // newSession enters a session into the table. mu is held.
 func (l *Link) newSession(id wire.SessionID) *Session {
-	s := &Session{link: l, id: id, own: l.isOwn(id), window: l.cfg.InitialWindow, epoch: time.Now()}
+	s := &Session{link: l, id: id, own: l.isOwn(id), window: l.cfg.InitialWindow, epoch: time.Now(), began: l.age()}
 	s.readable.L, s.writable.L = &l.mu, &l.mu
 	l.sessions[id] = s
 	l.idle.touch(s, s.epoch)
@@ -109,6 +112,7 @@ func (s *Session) RemoteAddr() net.Addr { return s.link.cfg.RemoteAddr }
 
 // schedule puts the session in line for sending if it has something to send.
 func (s *Session) schedule() {
+	s.noteStall()
 	if s.nodes[dataList].in != nil || !s.sendable() {
 		return
 	}
@@ -170,12 +174,12 @@ func (s *Session) abort(e *Error) {
 
 func (s *Session) remove() {
 	l := s.link
-	if s.state == stateOpening {
-		if s.own {
-			close(s.decided)
-		}
+	if s.state == stateOpening && s.own {
+		close(s.decided)
+		l.count.opening--
 	}
 	s.state = stateDone
+	s.noteStall()
 	for kind := range listKinds {
 		s.leave(kind)
 	}
@@ -185,6 +189,7 @@ func (s *Session) remove() {
 	} else {
 		l.peerOpen--
 	}
+	s.tellEnd()
 	l.signalDrained()
 }
 

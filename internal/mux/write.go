@@ -34,7 +34,7 @@ func (s *Session) Write(p []byte) (int, error) {
 		n := min(len(p), room, writePiece)
 		if n < smallWrite {
 			s.sendQ.append(p[:n])
-			s.link.cfg.Budget.queued.Add(int64(n))
+			s.queue(n)
 			s.schedule()
 			s.link.mu.Unlock()
 		} else {
@@ -58,7 +58,7 @@ func (s *Session) enqueue(b mem.Buffer) error {
 		b.Free()
 		return err
 	}
-	s.link.cfg.Budget.queued.Add(int64(b.Len()))
+	s.queue(b.Len())
 	s.sendQ.push(b)
 	s.schedule()
 	return nil
@@ -155,7 +155,7 @@ func (s *Session) sendRoom() int {
 
 // dropQueued forgets what was to be sent. mu is held.
 func (s *Session) dropQueued() {
-	s.link.cfg.Budget.queued.Add(-int64(s.sendQ.size))
+	s.queue(-s.sendQ.size)
 	s.sendQ.drop()
 }
 

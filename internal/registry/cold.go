@@ -21,17 +21,18 @@ const ahead = mux.DefaultMinWindow
 //
 // Cold itself fails, with a [*fault.Error], for a cluster without an agent, after
 // the bounded wait; the first Write fails with one when the session is not opened
-// within timeout. The context bounds the wait for an agent and gives the values.
+// within timeout. Where Cold gives a connection, decided is called once, with how the
+// opening went; it must not block. The context bounds the wait for an agent and gives the values.
 // The connection is a complete net.Conn with CloseWrite and CloseRead; the caller
 // owns it.
-func (r *Registry) Cold(ctx context.Context, name string, req mux.Request, timeout time.Duration) (net.Conn, error) {
+func (r *Registry) Cold(ctx context.Context, name string, req mux.Request, timeout time.Duration, decided func(error)) (net.Conn, error) {
 	if _, err := r.pick(ctx, name, nil); err != nil {
 		return nil, err
 	}
 	open, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	return &cold{
 		registry: r, cluster: name, request: req, timeout: timeout,
-		ctx: open, cancel: cancel, opened: make(chan struct{}),
+		decided: decided, ctx: open, cancel: cancel, opened: make(chan struct{}),
 	}, nil
 }
 
@@ -41,6 +42,7 @@ type cold struct {
 	cluster  string
 	request  mux.Request
 	timeout  time.Duration
+	decided  func(error)
 	ctx      context.Context // ends when it is closed
 	cancel   context.CancelFunc
 
@@ -100,6 +102,7 @@ func (c *cold) open(p []byte) (int, error) {
 	}
 	c.session, c.err = s, err
 	close(c.opened)
+	c.decided(err)
 	if err != nil {
 		return 0, err
 	}
@@ -142,6 +145,7 @@ func (c *cold) Close() error {
 	if c.session == nil && c.err == nil {
 		c.err = net.ErrClosed
 		close(c.opened)
+		c.decided(net.ErrClosed)
 		c.mu.Unlock()
 		return nil
 	}

@@ -58,6 +58,8 @@ func echo(_ context.Context, in *mux.Incoming) {
 	_ = s.Close()
 }
 
+func decided(error) {}
+
 func TestCold(t *testing.T) {
 	for _, c := range []struct {
 		title string
@@ -75,7 +77,7 @@ func TestCold(t *testing.T) {
 				question := bytes.Repeat([]byte("q"), c.size)
 
 				start := time.Now()
-				conn, err := r.Cold(t.Context(), "edge", request(), time.Second)
+				conn, err := r.Cold(t.Context(), "edge", request(), time.Second, decided)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -107,7 +109,7 @@ func TestCold(t *testing.T) {
 			link, stop := slowLink(t, echo)
 			defer stop()
 			defer r.Add(agent("edge", "a"), link)()
-			conn, err := r.Cold(t.Context(), "edge", request(), time.Second)
+			conn, err := r.Cold(t.Context(), "edge", request(), time.Second, decided)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -140,7 +142,7 @@ func TestCold(t *testing.T) {
 			defer stopDraining()
 			defer r.Add(agent("edge", "a"), willing)()
 			defer r.Add(agent("edge", "b"), draining)() // the newest is tried first
-			conn, err := r.Cold(t.Context(), "edge", request(), time.Second)
+			conn, err := r.Cold(t.Context(), "edge", request(), time.Second, decided)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -164,7 +166,7 @@ func TestCold(t *testing.T) {
 			})
 			defer stop()
 			defer r.Add(agent("edge", "a"), link)()
-			conn, err := r.Cold(t.Context(), "edge", request(), time.Second)
+			conn, err := r.Cold(t.Context(), "edge", request(), time.Second, decided)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -182,7 +184,7 @@ func TestCold(t *testing.T) {
 	})
 	t.Run("N10: an unknown cluster fails before anything is written", func(t *testing.T) {
 		r := registry.New(registry.Config{Known: known})
-		if _, err := r.Cold(t.Context(), "unknown", request(), time.Second); fault.As(err) == nil || fault.As(err).Code != wire.CodeNotFound {
+		if _, err := r.Cold(t.Context(), "unknown", request(), time.Second, decided); fault.As(err) == nil || fault.As(err).Code != wire.CodeNotFound {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -195,7 +197,7 @@ func TestCold(t *testing.T) {
 			})
 			defer stop()
 			defer r.Add(agent("edge", "a"), link)()
-			conn, err := r.Cold(t.Context(), "edge", request(), time.Minute)
+			conn, err := r.Cold(t.Context(), "edge", request(), time.Minute, decided)
 			if err != nil {
 				t.Fatal(err)
 			}

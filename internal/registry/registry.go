@@ -27,9 +27,13 @@ type Agent struct {
 	// Instance is the agent's process, as it names itself.
 	Instance string
 	Version  string
-	Labels   map[string]string
-	Remote   net.Addr
-	Since    time.Time
+	// Labels are what the agent says of itself.
+	Labels map[string]string
+	// Given are the labels that the hub gave to the cluster, which nobody changes;
+	// nil where they are not known.
+	Given  map[string]string
+	Remote net.Addr
+	Since  time.Time
 	// Generation rises with every link that the registry has seen.
 	Generation uint64
 	Stats      mux.Stats
@@ -75,7 +79,7 @@ func New(cfg Config) *Registry {
 	return &Registry{cfg: cfg, clusters: make(map[string]*cluster)}
 }
 
-// Add enters a link; Cluster, Instance, Version, Labels and Remote of a count.
+// Add enters a link; Cluster, Instance, Version, Labels, Given and Remote of a count.
 // Older links of the same instance are drained with code REPLACED. The caller
 // must call remove when the link has ended.
 func (r *Registry) Add(a Agent, link *mux.Link) (remove func()) {
@@ -140,6 +144,19 @@ func (r *Registry) Agents(name string) []Agent {
 	}
 	slices.SortFunc(out, func(a, b Agent) int { return cmp.Compare(a.Generation, b.Generation) })
 	return out
+}
+
+// Labels returns the labels that the hub gave to a connected cluster, and whether
+// they are known here. The caller does not change them.
+func (r *Registry) Labels(name string) (labels map[string]string, known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.clusters[name]
+	if c == nil || len(c.agents) == 0 {
+		return nil, false
+	}
+	labels = c.agents[len(c.agents)-1].Given
+	return labels, labels != nil
 }
 
 // Open opens a session to a target in a cluster. It prefers the agent with the

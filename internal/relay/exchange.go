@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/culvertdev/culvert/internal/answer"
 	"github.com/culvertdev/culvert/internal/fault"
@@ -25,6 +26,10 @@ type Exchange struct {
 	received atomic.Int64
 	sent     atomic.Int64
 	fault    atomic.Pointer[fault.Error]
+	start    time.Time
+	panicked atomic.Bool
+	// first is when the answer's head was sent, a time.Duration since start, or 0.
+	first atomic.Int64
 	// cut resets the client's connection; nil where an abort is visible anyway.
 	cut func()
 }
@@ -32,7 +37,7 @@ type Exchange struct {
 // Begin starts an exchange. The request it returns has a body that is counted;
 // the handler goes on with that one and with the Exchange as its writer.
 func Begin(w http.ResponseWriter, r *http.Request) (*Exchange, *http.Request) {
-	x := &Exchange{w: w}
+	x := &Exchange{w: w, start: time.Now()}
 	// An HTTP/1 server otherwise reads the rest of the request before it sends
 	// the answer's head, and two peers that talk in turns wait for ever. A
 	// writer that does not know the call is of HTTP/2 or of a test.
@@ -81,7 +86,7 @@ func (x *Exchange) Header() http.Header { return x.w.Header() }
 // WriteHeader sends the answer's head, or an informational one.
 func (x *Exchange) WriteHeader(code int) {
 	if code >= 200 {
-		x.status.CompareAndSwap(0, int32(code))
+		x.answered(code)
 		// A nil value keeps net/http from guessing a type that the target
 		// did not name.
 		if h := x.w.Header(); h["Content-Type"] == nil {
@@ -89,6 +94,13 @@ func (x *Exchange) WriteHeader(code int) {
 		}
 	}
 	x.w.WriteHeader(code)
+}
+
+// answered notes the status that is sent first, and when that is.
+func (x *Exchange) answered(code int) {
+	if x.status.CompareAndSwap(0, int32(code)) {
+		x.first.Store(int64(max(time.Since(x.start), 1)))
+	}
 }
 
 // Write sends a part of the body.
@@ -109,6 +121,16 @@ func (x *Exchange) Unwrap() http.ResponseWriter { return x.w }
 
 // Status returns the status sent, 101 after an upgrade, or 0 so far.
 func (x *Exchange) Status() int { return int(x.status.Load()) }
+
+// Start returns when the exchange began.
+func (x *Exchange) Start() time.Time { return x.start }
+
+// FirstByte returns how long after the start the answer's head was sent, or 0 so
+// far.
+func (x *Exchange) FirstByte() time.Duration { return time.Duration(x.first.Load()) }
+
+// Panicked reports whether [Exchange.Guard] recovered from a panic.
+func (x *Exchange) Panicked() bool { return x.panicked.Load() }
 
 // Received returns the bytes read from the client after the head.
 func (x *Exchange) Received() int64 { return x.received.Load() }
@@ -142,6 +164,7 @@ func (x *Exchange) Guard(r *http.Request, hop wire.Hop, log *slog.Logger, serve 
 		}
 		//nolint:errorlint // The server compares by identity too.
 		if v != http.ErrAbortHandler {
+			x.panicked.Store(true)
 			log.ErrorContext(r.Context(), "panic while serving a request",
 				"request_id", answer.RequestID(r.Context()), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 			f := &fault.Error{Hop: hop, Op: "serve", Code: wire.CodeInternal, Err: errors.New("panic")}

@@ -55,6 +55,9 @@ type Leg struct {
 	// gone. Trailer edits the outgoing trailer, before it is announced and
 	// before it is sent. Either may be nil.
 	Header, Trailer func(http.Header)
+	// Switched is called once when an upgraded stream begins, before its first
+	// byte, with what resets it; the exchange counts on. May be nil.
+	Switched func(abort func())
 }
 
 // New returns a Proxy; the caller closes it with [Proxy.Close].

@@ -39,8 +39,11 @@ func (p *Proxy) upgrade(ps *passage, res *http.Response) error {
 		closeQuietly(backend)
 		return &fault.Error{Hop: wire.HopClient, Op: "upgrade", Code: wire.CodeConnectionReset, Err: err}
 	}
-	ps.x.status.CompareAndSwap(0, http.StatusSwitchingProtocols)
+	ps.x.answered(http.StatusSwitchingProtocols)
 	s := &splice{p: p, x: ps.x, client: client, early: buffered.Reader, backend: backend, backendConn: ps.conn}
+	if ps.leg.Switched != nil {
+		ps.leg.Switched(s.abort)
+	}
 	if err := s.writeHead(buffered.Writer, res.Header); err != nil {
 		ps.x.Fail(clientGone("write answer", err))
 		s.abort()

@@ -52,9 +52,10 @@ const (
 	maxHead     = 16 << 10
 )
 
-// Server serves a Telemetry's handler in clear text on one address. It is safe
-// for concurrent use.
+// Server serves a Telemetry's handler, or the debug listener's, in clear text on
+// one address. It is safe for concurrent use.
 type Server struct {
+	what string
 	ln   net.Listener
 	http *http.Server
 }
@@ -62,19 +63,23 @@ type Server struct {
 // Listen takes an address, host:port or :port; Serve answers on it. The caller
 // closes the Server. The context bounds the call only.
 func (t *Telemetry) Listen(ctx context.Context, address string) (*Server, error) {
+	return listen(ctx, "metrics", address, t.handler, t.cfg.Logger)
+}
+
+func listen(ctx context.Context, what, address string, handler http.Handler, log *slog.Logger) (*Server, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen for metrics: %w", err)
+		return nil, fmt.Errorf("listen for %s: %w", what, err)
 	}
-	return &Server{ln: ln, http: &http.Server{
-		Handler:           t.handler,
+	return &Server{what: what, ln: ln, http: &http.Server{
+		Handler:           handler,
 		ReadHeaderTimeout: headTimeout,
 		ReadTimeout:       headTimeout,
 		WriteTimeout:      answerTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHead,
-		ErrorLog:          slog.NewLogLogger(t.cfg.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}, nil
 }
 
@@ -84,7 +89,7 @@ func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 // Serve answers until Close; then it returns nil.
 func (s *Server) Serve() error {
 	if err := s.http.Serve(s.ln); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve metrics: %w", err)
+		return fmt.Errorf("serve %s: %w", s.what, err)
 	}
 	return nil
 }

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/auth"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
@@ -19,6 +17,7 @@ import (
 
 	culvertv1 "github.com/culvertdev/culvert/gen/culvert/v1"
 	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -44,8 +43,10 @@ type ServerConfig struct {
 	// not renewed over the tunnel.
 	Renew RenewFunc
 	// Mux is the configuration of each link; addresses are filled in.
-	Mux    mux.Config
-	Logger *slog.Logger
+	Mux mux.Config
+	// Metrics counts calls and panics; nil counts nothing.
+	Metrics *telemetry.Metrics
+	Logger  *slog.Logger
 }
 
 // Server is the hub's end of all tunnels. It is safe for concurrent use.
@@ -63,11 +64,7 @@ type Server struct {
 // NewServer returns a server; Serve makes it work.
 func NewServer(cfg ServerConfig) *Server {
 	s := &Server{cfg: cfg, links: make(map[*mux.Link]*held)}
-	recovered := recovery.WithRecoveryHandlerContext(func(_ context.Context, p any) error {
-		cfg.Logger.Error("tunnel handler panicked", "panic", p)
-		return status.Error(codes.Internal, "internal error")
-	})
-	s.grpc = grpc.NewServer(
+	s.grpc = grpc.NewServer(append(interceptors(cfg.Logger, cfg.Metrics, s.authenticate),
 		grpc.Creds(serverCredentials()),
 		grpc.ForceServerCodecV2(wire.Codec{}),
 		grpc.KeepaliveParams(serverKeepalive),
@@ -80,12 +77,7 @@ func NewServer(cfg ServerConfig) *Server {
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxConcurrentStreams(16),
 		grpc.ConnectionTimeout(10*time.Second),
-		grpc.ChainStreamInterceptor(
-			recovery.StreamServerInterceptor(recovered),
-			auth.StreamServerInterceptor(s.authenticate),
-		),
-		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(recovered)),
-	)
+	)...)
 	culvertv1.RegisterTunnelServiceServer(s.grpc, &service{server: s})
 	culvertv1.RegisterEnrolmentServiceServer(s.grpc, renewal{server: s})
 	return s

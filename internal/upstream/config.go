@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/culvertdev/culvert/internal/policy"
+	"github.com/culvertdev/culvert/internal/telemetry"
 )
 
 const (
@@ -25,9 +29,33 @@ type Config struct {
 	// [LoadKubernetes]. Without it there is no such target. Files it names
 	// (token, client certificate) are read again when they rotate.
 	Kubernetes *rest.Config
-	// Services and Addresses are what may be reached beside; nothing else is.
+	// Policy is the cluster owner's, asked for every request and every open of an
+	// address; an error refuses. Files are read with [policy.Options.Agent].
+	// Without it the Kubernetes API may be reached and nothing else.
+	Policy policy.Authorizer
+	// Services and Addresses are what may be reached beside, where no rule of
+	// Policy matches: one that denies wins.
 	Services  []ServiceRule
 	Addresses []AddressRule
+	// SpecialAddresses are ranges of special addresses (loopback, link-local, cloud
+	// metadata and the like, see docs/security.md) that names of services may lead
+	// to. Default none. For raw addresses, a rule that names them is needed instead.
+	SpecialAddresses []netip.Prefix
+	// ReadOnly refuses what is more than reading, whatever other rules say: of the
+	// Kubernetes API all but get, list and watch, and exec, attach, portforward,
+	// proxy and upgrades in any form; of services all methods but GET, HEAD and
+	// OPTIONS; raw addresses.
+	ReadOnly bool
+	// Impersonation is whom the agent acts for at the API server. It holds for
+	// whatever the hub sends.
+	Impersonation Impersonation
+	// PassThrough lets requests to the API server through that have the caller's
+	// own token for it and nobody to impersonate. They carry no credential of the
+	// agent.
+	PassThrough bool
+	// Observer is told of requests, decisions and dials, and gives requests to
+	// targets their traceparent.
+	Observer telemetry.Observer
 	// ServiceCA is the file of PEM certificates that verify HTTPS services, read
 	// again when it changes. Without it the CA of Kubernetes does, and where
 	// that is not set either, the CAs of the system.
@@ -67,6 +95,14 @@ func (c *Config) Validate() error {
 		if err := rule.Validate(); err != nil {
 			problems = append(problems, fmt.Errorf("addresses[%d]: %w", i, err))
 		}
+	}
+	for i, prefix := range c.SpecialAddresses {
+		if err := checkSpecialPrefix(prefix); err != nil {
+			problems = append(problems, fmt.Errorf("specialAddresses[%d]: %w", i, err))
+		}
+	}
+	if err := c.Impersonation.Validate(); err != nil {
+		problems = append(problems, fmt.Errorf("impersonation: %w", err))
 	}
 	if k := c.Kubernetes; k != nil {
 		if imp := k.Impersonate; imp.UserName != "" || imp.UID != "" || len(imp.Groups) > 0 || len(imp.Extra) > 0 {

@@ -4,11 +4,26 @@
 //
 // # Trust
 //
-// What arrives from the hub is untrusted: targets are held against the rules of
-// package route and the owner's allow lists, when a session opens and again for
-// each request and, for a service, when its port is known. The agent's own
-// credential goes to the API server only; the API server gets no request without
-// an identity to impersonate, since that would run as the agent itself.
+// What arrives from the hub is untrusted. Targets are held against the rules of
+// package route and the owner's policy, when a session opens and again for each
+// request. A rule of the policy that denies wins over all that allow; where no
+// rule matches, the allow flags decide, and what they do not have is refused.
+//
+// The agent's own credential goes to the API server only; the API server gets no
+// request without an identity to impersonate, since that would run as the agent
+// itself. Whom the agent acts for is the owner's choice too ([Impersonation]): a
+// hub gone bad becomes neither a member of system:masters nor a local
+// administrator. The headers that were checked are the ones that are sent.
+//
+// # Names and addresses
+//
+// A name is resolved once; what it leads to is decided about, and the connection
+// goes to those addresses, so that no later answer of DNS has a part in it.
+// Addresses that mean the agent's machine, its neighbours or the cloud's control
+// plane ([policy.SpecialAddress], and those that carry IPv4 inside of IPv6) are
+// refused unless the owner lists them: for raw addresses by a rule with the
+// address or a network inside of their range, for services in
+// [Config.SpecialAddresses]. One such address among several refuses the name.
 //
 // # Usage
 //
@@ -19,7 +34,14 @@
 //
 // # Limitations
 //
-// An allow rule that names a port by its name matches requests that use the name,
-// not the number. A request by name or without a port is matched against rules by
-// number once DNS gave the number.
+// A session with raw bytes does not say who opened it: rules for some users or
+// groups allow it to nobody, and deny it to all. It is decided about when it
+// opens, and not again.
+//
+// A rule that allows a port by its name matches requests that use the name, not
+// the number. A request by name or without a port is held against rules by number
+// with the number that DNS gave, which is asked for every five seconds at most.
+//
+// A NAT64 prefix of one's own network is not known to be one. Where the DNS of a
+// cluster makes such addresses, deny the network in the policy.
 package upstream

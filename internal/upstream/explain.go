@@ -23,6 +23,8 @@ func explainDial(err error) *fault.Error {
 	f := &fault.Error{Hop: wire.HopTarget, Op: "dial", Code: wire.CodeUnreachable, Err: err}
 	var dns *net.DNSError
 	switch {
+	case errors.Is(err, context.Canceled):
+		f.Hop, f.Code = wire.HopClient, wire.CodeCanceled
 	case errors.As(err, &dns):
 		f.Hop, f.Op = wire.HopAgent, "resolve"
 		switch {
@@ -33,8 +35,6 @@ func explainDial(err error) *fault.Error {
 		}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		f.Code = wire.CodeConnectionRefused
-	case errors.Is(err, context.Canceled):
-		f.Hop, f.Code = wire.HopClient, wire.CodeCanceled
 	case isTimeout(err):
 		f.Code = wire.CodeDeadlineExceeded
 	}

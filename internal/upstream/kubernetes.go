@@ -10,18 +10,23 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/culvertdev/culvert/internal/fault"
+	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
 // kubernetes is the way to the managed cluster's API server.
 type kubernetes struct {
+	// transports have the agent's credential.
 	transports
+	// passThrough has none: requests bring the caller's own.
+	passThrough  transports
 	scheme, host string
+	unverified   bool // the server is
 	// prefix is the path of the server's URL without its last '/'.
 	prefix string
 }
 
-func newKubernetes(from *rest.Config, d *dialer) (*kubernetes, error) {
+func newKubernetes(from *rest.Config, d *dialer, o telemetry.Observer) (*kubernetes, error) {
 	cfg := rest.CopyConfig(from)
 	// client-go must not add its own name to the callers' requests.
 	cfg.UserAgent = ""
@@ -32,14 +37,42 @@ func newKubernetes(from *rest.Config, d *dialer) (*kubernetes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: server: %w", err)
 	}
-	k := &kubernetes{scheme: server.Scheme, host: server.Host, prefix: strings.TrimSuffix(serverPath(cfg.Host), "/")}
-	if k.normal, err = k.newWay(cfg, d, true); err != nil {
+	k := &kubernetes{scheme: server.Scheme, host: server.Host, unverified: cfg.Insecure, prefix: strings.TrimSuffix(serverPath(cfg.Host), "/")}
+	d = &dialer{resolver: d.resolver, timeout: d.timeout, dials: o.Metrics}
+	verify, err := newServerVerifier(cfg, server)
+	if err != nil {
 		return nil, err
 	}
-	if k.upgrade, err = k.newWay(cfg, d, false); err != nil {
+	if err := k.fill(cfg, verify, d); err != nil {
 		return nil, err
+	}
+	// The agent's certificate would come before a token to the API server.
+	if err := k.passThrough.fill(rest.AnonymousClientConfig(cfg), verify, d); err != nil {
+		return nil, err
+	}
+	for _, t := range []*http.RoundTripper{&k.normal, &k.upgrade} {
+		*t = o.Transport(ownCredential{*t})
+	}
+	for _, t := range []*http.RoundTripper{&k.passThrough.normal, &k.passThrough.upgrade} {
+		*t = o.Transport(*t)
 	}
 	return k, nil
+}
+
+// close closes the connections that nobody uses.
+func (k *kubernetes) close() {
+	k.transports.close()
+	k.passThrough.close()
+}
+
+// fill makes both ways with the credentials of cfg.
+func (t *transports) fill(cfg *rest.Config, verify serverVerifier, d *dialer) error {
+	var err error
+	if t.normal, err = t.newWay(cfg, verify, d, true); err != nil {
+		return err
+	}
+	t.upgrade, err = t.newWay(cfg, verify, d, false)
+	return err
 }
 
 // serverPath returns the escaped path of the server's URL.
@@ -55,7 +88,7 @@ func serverPath(host string) string {
 }
 
 // newWay returns a transport with the credentials of cfg around it.
-func (k *kubernetes) newWay(cfg *rest.Config, d *dialer, http2 bool) (http.RoundTripper, error) {
+func (t *transports) newWay(cfg *rest.Config, verify serverVerifier, d *dialer, http2 bool) (http.RoundTripper, error) {
 	tlsConfig, err := rest.TLSConfigFor(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: tls: %w", err)
@@ -73,14 +106,15 @@ func (k *kubernetes) newWay(cfg *rest.Config, d *dialer, http2 bool) (http.Round
 	if tlsConfig != nil {
 		tlsConfig = tlsConfig.Clone()
 		tlsConfig.NextProtos = nextProtos(http2)
+		verify.apply(tlsConfig)
 		pool.TLSClientConfig = tlsConfig
 	}
 	way, err := rest.HTTPWrappersForConfig(cfg, pool)
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: credentials: %w", err)
 	}
-	k.pools = append(k.pools, pool)
-	return ownCredential{way}, nil
+	t.pools = append(t.pools, pool)
+	return way, nil
 }
 
 // ownCredential turns the API server's 401 into an error of the agent: the only

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/culvertdev/culvert/internal/answer"
+	"github.com/culvertdev/culvert/internal/policy"
 	"github.com/culvertdev/culvert/internal/relay"
 	"github.com/culvertdev/culvert/internal/wire"
 )
@@ -27,14 +28,16 @@ const (
 
 // Upstream is the agent's side of all sessions. It is safe for concurrent use.
 type Upstream struct {
-	cfg        Config
-	dialer     *dialer
-	kubernetes *kubernetes
-	services   *services
-	proxy      *relay.Proxy
-	server     *http.Server
-	sessions   *listener
-	ended      chan error
+	cfg           Config
+	policy        policy.Authorizer
+	impersonation Impersonation
+	dialer        *dialer
+	kubernetes    *kubernetes
+	services      *services
+	proxy         *relay.Proxy
+	server        *http.Server
+	sessions      *listener
+	ended         chan error
 }
 
 // New returns an Upstream, which the caller closes with [Upstream.Close]. The
@@ -43,19 +46,26 @@ func New(cfg Config) (*Upstream, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("upstream: %w", err)
 	}
-	u := &Upstream{cfg: cfg, sessions: newListener(), ended: make(chan error, 1)}
+	u := &Upstream{cfg: cfg, policy: cfg.Policy, impersonation: cfg.Impersonation.clone(), sessions: newListener(), ended: make(chan error, 1)}
+	if u.policy == nil {
+		standard, err := policy.Compile(policy.Document{APIVersion: policy.APIVersion, Kind: policy.Kind}, policy.Options{Agent: true})
+		if err != nil {
+			return nil, fmt.Errorf("upstream: %w", err)
+		}
+		u.policy = standard
+	}
 	u.dialer = newDialer(cfg.DNSServer, cmp.Or(cfg.DialTimeout, DefaultDialTimeout))
 	roots, err := newRoots(cfg.ServiceCA, cfg.Kubernetes)
 	if err != nil {
 		return nil, fmt.Errorf("upstream: %w", err)
 	}
-	u.services = newServices(u.dialer, strings.Trim(cmp.Or(cfg.Zone, DefaultZone), "."), roots, u.checkPort)
+	u.services = newServices(u.dialer, strings.Trim(cmp.Or(cfg.Zone, DefaultZone), "."), roots, cfg)
 	if cfg.Kubernetes != nil {
-		if u.kubernetes, err = newKubernetes(cfg.Kubernetes, u.dialer); err != nil {
+		if u.kubernetes, err = newKubernetes(cfg.Kubernetes, u.dialer, cfg.Observer); err != nil {
 			return nil, fmt.Errorf("upstream: %w", err)
 		}
-		if cfg.Kubernetes.Insecure {
-			cfg.Logger.Warn("the certificate of the Kubernetes API server is not verified, as the kubeconfig says")
+		if u.Unverified() {
+			cfg.Logger.Warn(UnverifiedWarning)
 		}
 	}
 	u.proxy = relay.New(relay.Config{Explain: explain, Response: dropForged, Far: wire.HopTarget, Logger: cfg.Logger})
@@ -76,6 +86,13 @@ func New(cfg Config) (*Upstream, error) {
 
 // dropForged keeps a target from speaking in Culvert's name.
 func dropForged(h http.Header) { h.Del(answer.HeaderError) }
+
+// UnverifiedWarning says what Unverified means.
+const UnverifiedWarning = "the certificate of the Kubernetes API server is not verified, as the kubeconfig says (insecure-skip-tls-verify): " +
+	"whoever is between may read and change everything; give the server's CA instead"
+
+// Unverified tells that nobody verifies the API server, as its configuration asks.
+func (u *Upstream) Unverified() bool { return u.kubernetes != nil && u.kubernetes.unverified }
 
 // Serve speaks HTTP/1.1 with the hub over conn, a session to target, which is
 // the Kubernetes API or a service. It takes conn over, which should have

@@ -18,10 +18,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,9 +47,44 @@ func ok(t *testing.T, err error) {
 	}
 }
 
+// lines is a log that may be read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// await asks until it is so, for as long as patience.
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(patience)
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
 func start(t *testing.T, cfg upstream.Config) *upstream.Upstream {
 	t.Helper()
-	cfg.Logger = slog.New(slog.DiscardHandler)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	u, err := upstream.New(cfg)
 	ok(t, err)
 	t.Cleanup(func() {
@@ -154,11 +191,38 @@ func TestKubernetes(t *testing.T) {
 			t.Errorf("got %s", res.Status)
 		}
 	})
-	t.Run("O3: a server with a certificate of somebody else is refused", func(t *testing.T) {
+	t.Run("O3,D15,V16: a server with a certificate of somebody else is refused", func(t *testing.T) {
 		other, _ := certificate(t, "other")
 		u := start(t, upstream.Config{Kubernetes: &rest.Config{Host: server.URL, TLSClientConfig: rest.TLSClientConfig{CAData: other}}})
 		if res, body := ask(t, u, wire.KubernetesAPI(), "/", asAlice); res.StatusCode != 502 || res.Header.Get("X-Culvert-Error") != "tls-failure" {
 			t.Errorf("got %s %s", res.Status, body)
+		}
+	})
+	t.Run("D15,V16: a CA that takes the place of another in its file is used without a restart", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "ca.crt")
+		other, _ := certificate(t, "other")
+		ok(t, os.WriteFile(file, other, 0o600))
+		u := start(t, upstream.Config{Kubernetes: &rest.Config{Host: server.URL, BearerToken: valid, TLSClientConfig: rest.TLSClientConfig{CAFile: file}}})
+		if res, body := ask(t, u, wire.KubernetesAPI(), "/", asAlice); res.StatusCode != 502 || res.Header.Get("X-Culvert-Error") != "tls-failure" {
+			t.Errorf("got %s %s", res.Status, body)
+		}
+		ok(t, os.WriteFile(file, append(ca, other...), 0o600))
+		await(t, "the new CA", func() bool {
+			res, _ := ask(t, u, wire.KubernetesAPI(), "/", asAlice)
+			return res.StatusCode == 200
+		})
+	})
+	t.Run("D14: a server is not verified only where the kubeconfig says so, and that is a warning", func(t *testing.T) {
+		var log lines
+		u := start(t, upstream.Config{
+			Kubernetes: &rest.Config{Host: server.URL, BearerToken: valid, TLSClientConfig: rest.TLSClientConfig{Insecure: true}},
+			Logger:     slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		if res, body := ask(t, u, wire.KubernetesAPI(), "/", asAlice); res.StatusCode != 200 {
+			t.Errorf("got %s %s", res.Status, body)
+		}
+		if !u.Unverified() || !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "is not verified") {
+			t.Errorf("unverified %v, log %s", u.Unverified(), log.String())
 		}
 	})
 	t.Run("a raw address is not served with HTTP", func(t *testing.T) {
@@ -194,9 +258,12 @@ func TestServiceCA(t *testing.T) {
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	server.StartTLS()
 	defer server.Close()
-	u := start(t, upstream.Config{DNSServer: dnsServer(t, false), ServiceCA: file, Services: []upstream.ServiceRule{{Namespace: "*", Name: "*"}}})
+	u := start(t, upstream.Config{
+		DNSServer: dnsServer(t, false), ServiceCA: file, Services: []upstream.ServiceRule{{Namespace: "*", Name: "*"}},
+		SpecialAddresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	})
 	target := wire.Service("a", "b", strconv.Itoa(server.Listener.Addr().(*net.TCPAddr).Port), "")
-	t.Run("O21: a service that the CA does not know is refused", func(t *testing.T) {
+	t.Run("O21,V16: a service that the CA does not know is refused", func(t *testing.T) {
 		if res, _ := ask(t, u, target, "/"); res.Header.Get("X-Culvert-Error") != "tls-failure" {
 			t.Errorf("got %s", res.Status)
 		}

@@ -25,6 +25,8 @@ const (
 	CodeInternal          Code = 16
 	CodeUnauthenticated   Code = 17
 	CodeUnavailable       Code = 18
+	CodeTooManyRequests   Code = 19
+	CodeRequestTooLarge   Code = 20
 )
 
 var codeNames = [...]string{
@@ -35,6 +37,7 @@ var codeNames = [...]string{
 	CodeConnectionReset: "connection reset", CodeProtocolError: "protocol error",
 	CodeFlowControlError: "flow control error", CodeReplaced: "replaced", CodeInternal: "internal error",
 	CodeUnauthenticated: "unauthenticated", CodeUnavailable: "unavailable",
+	CodeTooManyRequests: "too many requests", CodeRequestTooLarge: "request too large",
 }
 
 // Known returns c, or [CodeInternal] when this revision does not know c.

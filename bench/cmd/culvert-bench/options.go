@@ -29,7 +29,7 @@ func parse(args []string) (*options, error) {
 	o := &options{}
 	var only string
 	var files []string
-	var direct bool
+	var direct, bare bool
 	f := pflag.NewFlagSet("culvert-bench", pflag.ContinueOnError)
 	f.StringVar(&o.out, "out", "", "file for the results, JSON")
 	f.BoolVar(&o.quick, "quick", false, "take less than a minute; shows large changes only")
@@ -37,6 +37,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&only, "only", "", "regular expression: measure only what it matches")
 	f.StringArrayVar(&files, "tunnel", nil, "file that describes another tunnel to measure (repeat)")
 	f.BoolVar(&direct, "direct", false, "measure the service without a tunnel too")
+	f.BoolVar(&bare, "bare", false, "measure requests to a hub that asks nobody who they are and whether they may, too")
 	f.BoolVar(&o.kube, "kube", false, "measure requests to a real kube-apiserver too; the first run builds it")
 	f.BoolVar(&o.netem, "netem", false, "measure one session over lines with round trips and loss instead; needs root")
 	f.StringVar(&o.profiles, "profiles", "", "existing folder for CPU profiles of every window")
@@ -67,6 +68,9 @@ func parse(args []string) (*options, error) {
 	o.tunnels = []subject.Tunnel{subject.Culvert{}, subject.Reference{}}
 	if direct || o.netem {
 		o.tunnels = append(o.tunnels, subject.Direct{})
+	}
+	if bare {
+		o.tunnels = append(o.tunnels, subject.Bare{})
 	}
 	for _, file := range files {
 		t, err := subject.LoadForeign(file)

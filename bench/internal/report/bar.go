@@ -55,7 +55,7 @@ const lineMiB = 1e9 / 8 / (1 << 20)
 
 // stallLimit is the most that a reader who stopped may hold, in MiB: the largest
 // window of a session.
-const stallLimit = 16
+const stallLimit = 32
 
 // Met tells whether the row reaches the bar; known is false when the row has no
 // ratio for a bar on ratios.

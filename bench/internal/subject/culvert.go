@@ -86,8 +86,13 @@ func (Culvert) startHub(ctx context.Context, env *Env, s *Subject) (token string
 	if err := os.WriteFile(tokens, []byte(token+","+user+","+user+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("token file: %w", err)
 	}
+	rules := filepath.Join(s.folder, "policy.yaml")
+	if err := os.WriteFile(rules, []byte(policyText()), 0o600); err != nil {
+		return "", fmt.Errorf("policy: %w", err)
+	}
 	s.Hub, err = s.add(ctx, env.Near, process.Spec{Name: "hub", Role: hubRole, Ready: &s.hub, Config: hubConfig{
 		Host: env.Near.Host, State: s.state(), TokenFile: tokens, Cluster: cluster, Target: env.Service.TCP,
+		Policy: rules, Audit: filepath.Join(s.folder, "audit.log"), Cert: env.Cert, Key: env.Key,
 	}})
 	return token, err
 }

@@ -33,11 +33,16 @@ type hubConfig struct {
 	Host, State, TokenFile string
 	// Cluster and Target are where the TCP port leads to.
 	Cluster, Target string
+	// Policy and Audit are the files of what the hub decides by and records.
+	Policy, Audit string
+	// Cert and Key are of the bare port.
+	Cert, Key string
 }
 
 type hubAddresses struct {
-	// Hub is the hub's own port, Entry the plain TCP port.
-	Hub, Entry string
+	// Hub is the hub's own port, Entry the plain TCP port. Bare is a port that asks
+	// nobody: requests go to the cluster without identity, policy and audit.
+	Hub, Entry, Bare string
 }
 
 // logger is what the binaries have by default.
@@ -48,7 +53,8 @@ func logger() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)
 func runHub(ctx context.Context, cfg hubConfig, ready func(any) error) error {
 	hub, err := server.New(ctx, server.Config{
 		Listen: []string{net.JoinHostPort(cfg.Host, "0")}, State: cfg.State, TLSNames: []string{cfg.Host},
-		TokenFile: cfg.TokenFile, DrainTimeout: metav1.Duration{Duration: drainTimeout}, Logger: logger(),
+		TokenFile: cfg.TokenFile, Policy: &server.Policy{File: cfg.Policy}, Audit: &server.Audit{File: &server.AuditFile{Path: cfg.Audit}},
+		DrainTimeout: metav1.Duration{Duration: drainTimeout}, Logger: logger(),
 	})
 	if err != nil {
 		return err
@@ -63,11 +69,17 @@ func runHub(ctx context.Context, cfg hubConfig, ready func(any) error) error {
 	accepting.Go(func() { accept(ctx, hub, entry, cfg) })
 	stop := context.AfterFunc(ctx, func() { _ = entry.Close() })
 	defer stop()
-	if err := ready(hubAddresses{Hub: hub.Addr().String(), Entry: entry.Addr().String()}); err != nil {
+	bare, err := newBare(hub, cfg)
+	if err != nil {
 		cancel()
 		return errors.Join(err, hub.Close())
 	}
-	err = hub.Run(ctx)
+	accepting.Go(bare.serve)
+	if err := ready(hubAddresses{Hub: hub.Addr().String(), Entry: entry.Addr().String(), Bare: bare.listener.Addr().String()}); err != nil {
+		cancel()
+		return errors.Join(err, bare.close(), hub.Close())
+	}
+	err = errors.Join(hub.Run(ctx), bare.close())
 	cancel()
 	accepting.Wait()
 	return err
@@ -127,7 +139,7 @@ func runAgents(ctx context.Context, cfg agentConfig, ready func(any) error) erro
 	for i, pair := range cfg.Pairs {
 		a, err := agent.New(agent.Config{
 			Hub: cfg.Hub, HubCA: cfg.HubCA, Cert: pair.Cert, Key: pair.Key,
-			AllowAddresses: []string{cfg.Address}, AllowServices: []string{cfg.Service},
+			AllowAddresses: []string{cfg.Address}, AllowServices: []string{cfg.Service}, SpecialAddresses: []string{"127.0.0.0/8"},
 			ServiceCA: cfg.ServiceCA, DNSServer: cfg.DNSServer,
 			DrainTimeout: metav1.Duration{Duration: drainTimeout},
 			Kubernetes: &rest.Config{

@@ -69,6 +69,10 @@ const (
 	Code_CODE_UNAUTHENTICATED Code = 17
 	// A service that the hop needs did not answer.
 	Code_CODE_UNAVAILABLE Code = 18
+	// The caller sends more than its limits allow; later is fine.
+	Code_CODE_TOO_MANY_REQUESTS Code = 19
+	// The caller sends a larger request than its limits allow.
+	Code_CODE_REQUEST_TOO_LARGE Code = 20
 )
 
 // Enum value maps for Code.
@@ -93,6 +97,8 @@ var (
 		16: "CODE_INTERNAL",
 		17: "CODE_UNAUTHENTICATED",
 		18: "CODE_UNAVAILABLE",
+		19: "CODE_TOO_MANY_REQUESTS",
+		20: "CODE_REQUEST_TOO_LARGE",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":        0,
@@ -114,6 +120,8 @@ var (
 		"CODE_INTERNAL":           16,
 		"CODE_UNAUTHENTICATED":    17,
 		"CODE_UNAVAILABLE":        18,
+		"CODE_TOO_MANY_REQUESTS":  19,
+		"CODE_REQUEST_TOO_LARGE":  20,
 	}
 )
 
@@ -1847,7 +1855,7 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12!\n" +
 	"\flast_session\x18\x03 \x01(\x04R\vlastSession\x12\x1f\n" +
 	"\vdeadline_ms\x18\x04 \x01(\x04R\n" +
-	"deadlineMs*\xc8\x03\n" +
+	"deadlineMs*\x80\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rCODE_CANCELED\x10\x01\x12\x1a\n" +
@@ -1868,7 +1876,9 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\rCODE_REPLACED\x10\x0f\x12\x11\n" +
 	"\rCODE_INTERNAL\x10\x10\x12\x18\n" +
 	"\x14CODE_UNAUTHENTICATED\x10\x11\x12\x14\n" +
-	"\x10CODE_UNAVAILABLE\x10\x12*v\n" +
+	"\x10CODE_UNAVAILABLE\x10\x12\x12\x1a\n" +
+	"\x16CODE_TOO_MANY_REQUESTS\x10\x13\x12\x1a\n" +
+	"\x16CODE_REQUEST_TOO_LARGE\x10\x14*v\n" +
 	"\x03Hop\x12\x13\n" +
 	"\x0fHOP_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

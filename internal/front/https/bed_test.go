@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,9 +23,12 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/rest"
 
+	"github.com/culvertdev/culvert/internal/audit"
 	"github.com/culvertdev/culvert/internal/fault"
 	"github.com/culvertdev/culvert/internal/front/https"
 	"github.com/culvertdev/culvert/internal/identity"
+	"github.com/culvertdev/culvert/internal/limit"
+	"github.com/culvertdev/culvert/internal/policy"
 	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/upstream"
 	"github.com/culvertdev/culvert/internal/wire"
@@ -75,10 +79,17 @@ type bedConfig struct {
 	kube     http.Handler
 	kubeHost string // instead of kube
 	auth     func(*http.Request) (user.Info, error)
-	ready    func() error
-	health   func() []telemetry.Health
-	admin    func(http.ResponseWriter, *http.Request, user.Info) error
-	protos   []string
+	identify func(*http.Request, string) (identity.Caller, error)
+	policy   policy.Authorizer
+	labels   func(string) (map[string]string, error)
+	limits   *limit.Limits
+	audit    *audit.Log
+	// passThrough is the agent's part of it.
+	passThrough bool
+	ready       func() error
+	health      func() []telemetry.Health
+	admin       func(http.ResponseWriter, *http.Request, user.Info) error
+	protos      []string
 }
 
 func newBed(t *testing.T, cfg bedConfig) *bed {
@@ -99,7 +110,7 @@ func newBed(t *testing.T, cfg bedConfig) *bed {
 	ok(t, os.WriteFile(serviceCA, b.ca.pem, 0o600))
 	agentConfig := upstream.Config{
 		ServiceCA: serviceCA,
-		Services:  []upstream.ServiceRule{{Namespace: "default", Name: "*"}}, DNSServer: b.dns.addr, Logger: log.With("process", "agent"),
+		Services:  []upstream.ServiceRule{{Namespace: "default", Name: "*"}}, SpecialAddresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, DNSServer: b.dns.addr, PassThrough: cfg.passThrough, Logger: log.With("process", "agent"),
 	}
 	if cfg.kubeHost != "" {
 		agentConfig.Kubernetes = &rest.Config{Host: cfg.kubeHost, BearerToken: agentToken, TLSClientConfig: rest.TLSClientConfig{CAData: b.ca.pem}}
@@ -120,9 +131,15 @@ func newBed(t *testing.T, cfg bedConfig) *bed {
 	if cfg.auth == nil {
 		cfg.auth = authenticate
 	}
+	if cfg.identify == nil {
+		cfg.identify = identifiedBy(cfg.auth)
+	}
+	if cfg.policy == nil {
+		cfg.policy = rules(t, "rules: [{name: services, effect: allow, services: [{namespace: \"*\", name: \"*\"}]}]")
+	}
 	b.front, err = https.New(https.Config{
-		Dial: b.dial, Authenticate: cfg.auth, Map: mapper.Map, Logger: log.With("process", "hub"), CA: func() []byte { return b.ca.pem }, Ready: cfg.ready,
-		Health: cfg.health, Admin: cfg.admin,
+		Dial: b.dial, Identify: cfg.identify, Map: mapper.Map, Logger: log.With("process", "hub"), CA: func() []byte { return b.ca.pem }, Ready: cfg.ready,
+		Health: cfg.health, Admin: cfg.admin, Policy: cfg.policy, Labels: cfg.labels, Limits: cfg.limits, Audit: cfg.audit,
 	})
 	ok(t, err)
 	server := b.front.Server()
@@ -142,6 +159,21 @@ func newBed(t *testing.T, cfg bedConfig) *bed {
 		b.cutSessions()
 	})
 	return b
+}
+
+// rules is a policy of the text's default and rules.
+func rules(t *testing.T, text string) *policy.Policy {
+	t.Helper()
+	p, err := policy.Parse([]byte("apiVersion: policy.culvert.dev/v1\nkind: Policy\n"+text+"\n"), policy.Options{})
+	ok(t, err)
+	return p
+}
+
+func identifiedBy(auth func(*http.Request) (user.Info, error)) func(*http.Request, string) (identity.Caller, error) {
+	return func(r *http.Request, _ string) (identity.Caller, error) {
+		who, err := auth(r)
+		return identity.Caller{User: who, Method: identity.MethodStaticToken}, err
+	}
 }
 
 // authenticate knows one token, as a chain of authenticators would.

@@ -97,7 +97,8 @@ func TestIdle(t *testing.T) {
 					agent.Serve(far, target)
 					return near, nil
 				},
-				Authenticate: authenticate, Map: mapper.Map, Logger: slog.New(slog.DiscardHandler),
+				Identify: identifiedBy(authenticate), Map: mapper.Map, Logger: slog.New(slog.DiscardHandler),
+				Policy: rules(t, "rules: [{name: services, effect: allow, services: [{namespace: \"*\", name: \"*\"}]}]"),
 			})
 			ok(t, err)
 			hubServer := front.Server()

@@ -10,14 +10,24 @@ import (
 	"time"
 
 	"github.com/culvertdev/culvert/internal/fault"
+	"github.com/culvertdev/culvert/internal/identity"
 	"github.com/culvertdev/culvert/internal/pki"
 	"github.com/culvertdev/culvert/internal/relay"
 	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
-// serveOwn answers the hub's own paths, which need no credential.
-func (h *Handler) serveOwn(x *relay.Exchange, r *http.Request, name string) error {
+// serveOwn answers the hub's own paths: those for administrators, and those that
+// need no credential.
+func (h *Handler) serveOwn(v *visit) error {
+	if h.cfg.Admin != nil && strings.HasPrefix(v.to.Own, adminPaths) {
+		return h.serveAdmin(v)
+	}
+	v.quiet = true
+	return h.servePublic(v.x, v.r, v.to.Own)
+}
+
+func (h *Handler) servePublic(x *relay.Exchange, r *http.Request, name string) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return &fault.Error{Hop: wire.HopHub, Op: "read request", Code: wire.CodeInvalidTarget,
 			Err: errors.New("method: the hub's own paths take GET and HEAD")}
@@ -93,14 +103,26 @@ func (h *Handler) serveCA(x *relay.Exchange, r *http.Request, bundle []byte) err
 // adminPaths begin what of the hub's own paths is for its administrators.
 const adminPaths = "v1/"
 
-// serveAdmin authenticates an administrator as any other caller.
-func (h *Handler) serveAdmin(x *relay.Exchange, r *http.Request, v *visit) error {
-	caller, err := h.cfg.Authenticate(r)
-	if err != nil {
+// serveAdmin authenticates an administrator as any other caller, by what the hub
+// itself knows.
+func (h *Handler) serveAdmin(v *visit) error {
+	if err := h.admit(v); err != nil {
 		return err
 	}
-	v.user = caller.GetName()
-	return h.cfg.Admin(x, r, caller)
+	switch as, err := identity.ParseAssumed(v.r.Header); {
+	case err != nil:
+		return err
+	case as != nil: // never ignored: the caller believes to be somebody else
+		return &fault.Error{Hop: wire.HopHub, Op: "administer", Code: wire.CodePermissionDenied,
+			Err: errors.New("a hub is administered as oneself: leave the Impersonate headers out")}
+	}
+	if err := h.identify(v, ""); err != nil {
+		return err
+	}
+	if err := h.limit(v); err != nil {
+		return err
+	}
+	return h.cfg.Admin(v.x, v.r, v.caller.User)
 }
 
 func (h *Handler) text(x *relay.Exchange, contentType string, body []byte) error {

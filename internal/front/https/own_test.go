@@ -141,7 +141,7 @@ func TestServer(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	_, err := https.New(https.Config{})
-	for _, field := range []string{"Dial", "Authenticate", "Map", "Logger"} {
+	for _, field := range []string{"Dial", "Identify", "Map", "Policy", "Logger"} {
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%v does not name %s", err, field)
 		}

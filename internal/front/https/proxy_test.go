@@ -37,7 +37,7 @@ func TestKubernetesAPI(t *testing.T) {
 	versions(t, func(t *testing.T, http2 bool) {
 		t.Helper()
 		r := b.request(http.MethodGet, "/edge-1/api/v1/namespaces/default/pods?watch=0&labelSelector=a%3Db", nil)
-		for _, name := range []string{"Impersonate-User", "Impersonate-Group", "impersonate_user", "X-Remote-User", "X-Forwarded-For", "Culvert-Authorization"} {
+		for _, name := range []string{"X-Remote-User", "X_Remote_Group", "X-Forwarded-For", "Culvert-Authorization"} {
 			r.Header[name] = []string{"system:masters"}
 		}
 		r.Header.Set("Culvert-Authorization", "Bearer "+hubToken)

@@ -1,6 +1,7 @@
 package https
 
 import (
+	"cmp"
 	"log/slog"
 	"net/http"
 	"time"
@@ -15,7 +16,8 @@ const (
 	// IdleTimeout is how long a connection without a request is kept. Streams
 	// are never idle in this sense.
 	IdleTimeout = 5 * time.Minute
-	// MaxHeaderBytes bounds a request's head, in bytes.
+	// MaxHeaderBytes bounds a request's head, in bytes, unless Config.HeaderBytes
+	// does.
 	MaxHeaderBytes = 256 << 10
 	// MaxConcurrentStreams bounds the requests of one HTTP/2 connection. It is
 	// that of kube-apiserver times four: one client watches many clusters.
@@ -39,7 +41,7 @@ func (h *Handler) Server() *http.Server {
 		Handler:           h,
 		ReadHeaderTimeout: ReadHeaderTimeout,
 		IdleTimeout:       IdleTimeout,
-		MaxHeaderBytes:    MaxHeaderBytes,
+		MaxHeaderBytes:    cmp.Or(h.cfg.HeaderBytes, MaxHeaderBytes),
 		Protocols:         protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          MaxConcurrentStreams,

@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 
@@ -66,11 +67,32 @@ func cause(err error) error {
 	return err
 }
 
-func (r ServiceRule) matchesName(t wire.Target) bool {
-	return (r.Namespace == anything || r.Namespace == t.Namespace) && (r.Name == anything || r.Name == t.Name)
+// matches tells whether the rule allows a service whose port has the number; 0 is
+// not known yet, and a rule by number may then match.
+func (r ServiceRule) matches(t wire.Target, number uint16) bool {
+	if r.Namespace != anything && r.Namespace != t.Namespace || r.Name != anything && r.Name != t.Name {
+		return false
+	}
+	switch {
+	case r.Port == "" || r.Port == anything:
+		return true
+	case !isNumber(r.Port):
+		return r.Port == t.Port
+	case number == 0:
+		return true
+	default:
+		return r.Port == strconv.Itoa(int(number))
+	}
 }
 
-func (r ServiceRule) anyPort() bool { return r.Port == "" || r.Port == anything }
+// String returns the rule as it is written in --allow-service.
+func (r ServiceRule) String() string {
+	s := r.Namespace + "/" + r.Name
+	if r.Port != "" {
+		s += ":" + r.Port
+	}
+	return s
+}
 
 // AddressRule allows raw TCP addresses. Host is a name or an IP address; Port is
 // a number or "*".
@@ -112,60 +134,8 @@ func (r AddressRule) matches(t wire.Target) bool {
 	return r.Host == t.Host && (r.Port == anything || r.Port == strconv.Itoa(int(t.PortNumber)))
 }
 
-// Check reports whether target is valid and may be reached. A service that is
-// asked for by a port's name, or without a port, passes here when a rule might
-// match its number, which is decided when DNS gave it. The error is a
-// [*fault.Error] of the agent. Check is safe for concurrent use.
-func (u *Upstream) Check(target wire.Target) error {
-	if err := route.CheckTarget(target); err != nil {
-		return err
-	}
-	switch target.Kind {
-	case wire.TargetKubernetesAPI:
-		if u.kubernetes == nil {
-			return refuse(target, errors.New("this agent has no Kubernetes API, give it a kubeconfig or run it in a cluster"))
-		}
-		return nil
-	case wire.TargetService:
-		for _, rule := range u.cfg.Services {
-			if rule.matchesName(target) && (rule.anyPort() || rule.Port == target.Port || !isNumber(target.Port) && isNumber(rule.Port)) {
-				return nil
-			}
-		}
-		return refuseService(target)
-	case wire.TargetAddress:
-		for _, rule := range u.cfg.Addresses {
-			if rule.matches(target) {
-				return nil
-			}
-		}
-		return refuse(target, fmt.Errorf("the agent's rules do not allow it, its owner can: --allow-address %s", strings.TrimPrefix(target.String(), "tcp ")))
-	default:
-		return refuse(target, errors.New("unknown kind of target"))
-	}
-}
-
-// checkPort decides about a service whose port number is known.
-func (u *Upstream) checkPort(target wire.Target, number string) error {
-	for _, rule := range u.cfg.Services {
-		if rule.matchesName(target) && (rule.anyPort() || rule.Port == number || target.Port != "" && rule.Port == target.Port) {
-			return nil
-		}
-	}
-	return refuseService(target)
-}
-
-func refuseService(target wire.Target) error {
-	rule := target.Namespace + "/" + target.Name
-	if target.Port != "" {
-		rule += ":" + target.Port
-	}
-	return refuse(target, fmt.Errorf("the agent's rules do not allow it, its owner can: --allow-service %s", rule))
-}
-
-func refuse(target wire.Target, err error) error {
-	return &fault.Error{Hop: wire.HopAgent, Op: "check policy", Code: wire.CodePermissionDenied, Target: target.String(), Err: err}
-}
+// String returns the rule as it is written in --allow-address.
+func (r AddressRule) String() string { return net.JoinHostPort(r.Host, r.Port) }
 
 // isNumber tells the number of a checked port from its name.
 func isNumber(port string) bool {

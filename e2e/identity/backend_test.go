@@ -1,0 +1,109 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/culvertdev/culvert/e2e/testbed"
+)
+
+// unavailable is the outcome of a caller whose judge is away.
+func unavailable(ctx context.Context, t *testing.T, c call, says ...string) {
+	t.Helper()
+	got, err := the.hub.ask(ctx, c)
+	must(t, err)
+	cell{
+		status: 503, reason: "ServiceUnavailable", code: "unavailable", says: says, call: c,
+	}.judge(ctx, t, got)
+	if got.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+}
+
+// TestBackendsDown runs alone and last among those that need them: it takes away
+// what judges callers, one after the other.
+func TestBackendsDown(t *testing.T) {
+	ctx := within(t, time.Minute)
+	t.Run("N10,O14: while an OIDC provider was never reached, its callers get 503 that names it, and others are served", func(t *testing.T) {
+		late := func() string {
+			must(t, the.late.start(ctx))
+			token, err := the.late.token(ctx, "", nil)
+			must(t, err)
+			must(t, the.late.process.Kill9())
+			return token
+		}()
+		unavailable(ctx, t, call{path: "/managed" + firstPath, token: late}, strings.TrimPrefix(the.late.issuer, "https://"))
+		for _, c := range callers(ctx, t) {
+			if got, err := the.hub.ask(ctx, c.to(firstPath)); err != nil || got.status != 200 {
+				t.Errorf("%s: %v %d %s", c.kind, err, got.status, got.body)
+			}
+		}
+		must(t, the.late.process.Start(ctx))
+		must(t, testbed.Poll(ctx, "the provider's callers", func(ctx context.Context) error {
+			got, err := the.hub.ask(ctx, call{path: "/managed" + firstPath, token: late})
+			if err == nil && got.status != 200 {
+				err = fmt.Errorf("%d %s", got.status, got.body)
+			}
+			return err
+		}))
+	})
+	t.Run("N10,O14: a provider that is gone takes nothing from callers whose keys are known", func(t *testing.T) {
+		token, err := the.late.token(ctx, "", claims{"sub": "somebody-else"})
+		must(t, err)
+		must(t, the.late.process.Kill9())
+		if got, err := the.hub.ask(ctx, call{path: "/managed" + firstPath, token: token}); err != nil || got.status != 200 {
+			t.Errorf("%v %d %s", err, got.status, got.body)
+		}
+	})
+	t.Run("N10,O14: while the token service is down its callers get 503 that names it, and others are served", func(t *testing.T) {
+		fresh, err := serviceAccount(ctx, the.hubCluster, "team", "other")
+		must(t, err)
+		must(t, the.hubCluster.APIServer.Kill9())
+		unavailable(ctx, t, call{path: "/managed" + firstPath, token: fresh}, "token review")
+		t.Run("K7: a token that could be the hub's goes to no cluster meanwhile", func(t *testing.T) {
+			before := the.recorder.requests.Load()
+			unavailable(ctx, t, call{path: "/recorder/api", token: fresh})
+			// One that no cache can have a verdict about.
+			unavailable(ctx, t, call{path: "/recorder/api", token: rand.Text()})
+			if n := the.recorder.requests.Load() - before; n != 0 {
+				t.Errorf("%d reached the server", n)
+			}
+		})
+		for _, c := range callers(ctx, t) {
+			if c.method == "token-review" || c.method == "pass-through" {
+				continue
+			}
+			if got, err := the.hub.ask(ctx, c.to(firstPath)); err != nil || got.status != 200 {
+				t.Errorf("%s: %v %d %s", c.kind, err, got.status, got.body)
+			}
+		}
+		must(t, the.hubCluster.APIServer.Start(ctx))
+		must(t, testbed.Poll(ctx, "its callers", func(ctx context.Context) error {
+			got, err := the.hub.ask(ctx, call{path: "/managed" + reviewPath, token: fresh})
+			if err == nil && got.status == 503 {
+				err = fmt.Errorf("%d %s", got.status, got.body)
+			}
+			return err
+		}))
+	})
+	t.Run("N10: while a cluster's API server is down, the answer says which hop failed, for each kind of caller", func(t *testing.T) {
+		must(t, the.managed.APIServer.Kill9())
+		for _, c := range callers(ctx, t) {
+			got, err := the.hub.ask(ctx, c.to(firstPath))
+			must(t, err)
+			s, err := statusIn(got)
+			if err != nil || got.status != 502 && got.status != 503 || got.header.Get("X-Culvert-Error") == "" || !strings.Contains(s.Message, "agent") && !strings.Contains(s.Message, "target") {
+				t.Errorf("%s: %v %d %s", c.kind, err, got.status, got.body)
+			}
+			l, err := lineOf(ctx, got)
+			if err != nil || l.Status != got.status || l.Code != got.header.Get("X-Culvert-Error") || l.Hop == "" || l.Decision != "allow" {
+				t.Errorf("%s: %v %+v", c.kind, err, l)
+			}
+		}
+		must(t, the.managed.APIServer.Start(ctx))
+	})
+}

@@ -1,0 +1,159 @@
+package identity
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/culvertdev/culvert/e2e/testbed"
+)
+
+// askerAccount is the account of a hub that asks who may do what, and what the
+// hub's cluster says.
+const askerAccount = `apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: ServiceAccount, metadata: {name: asker, namespace: team}}
+- apiVersion: rbac.authorization.k8s.io/v1
+  kind: ClusterRoleBinding
+  metadata: {name: asker}
+  roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:auth-delegator"}
+  subjects: [{kind: ServiceAccount, name: asker, namespace: team}]
+`
+
+// TestReview is about a hub that asks its own cluster who may do what, and that
+// bounds what callers ask for.
+func TestReview(t *testing.T) {
+	ctx := within(t, 40*time.Second)
+	must(t, the.hubCluster.Apply(ctx, askerAccount))
+	token, err := the.hubCluster.CreateToken(ctx, "team", "asker")
+	must(t, err)
+	the.plant("asker's token", token)
+	kubeconfig := filepath.Join(t.TempDir(), "asker.kubeconfig")
+	must(t, os.WriteFile(kubeconfig, testbed.Kubeconfig(the.hubCluster.URL, the.hubCluster.AdminContext().CA, token), 0o600))
+	h, err := newHub(ctx, "review", fmt.Sprintf(`tokenFile: %s
+policy: {subjectAccessReview: {kubeconfig: %s, allowedTTL: 1s, deniedTTL: 1s}}
+audit: {file: {path: %s}}
+limits: {user: {requestsPerSecond: 20, burst: 20}, body: 64Ki}
+`, filepath.Join(testbed.Dir(), "tokens.csv"), kubeconfig, filepath.Join(testbed.Dir(), "audit-review.jsonl")))
+	must(t, err)
+	t.Cleanup(func() { must(t, h.stop()) })
+	agent, err := h.startAgent(ctx, "recorder", "{}\n", "--kubeconfig", the.recorder.kubeconfig)
+	must(t, err)
+	t.Cleanup(func() { must(t, agent.Stop(context.Background())) })
+	path := "/recorder/api/v1/namespaces/work/configmaps/first"
+	await := func(want int) {
+		t.Helper()
+		must(t, testbed.Poll(ctx, fmt.Sprint("status ", want), func(ctx context.Context) error {
+			got, err := h.ask(ctx, call{path: path, token: the.ada})
+			if err == nil && got.status != want {
+				err = fmt.Errorf("%d %s", got.status, got.body)
+			}
+			return err
+		}))
+	}
+	t.Run("N8: the hub's own cluster decides by SubjectAccessReview, and a new role counts soon", func(t *testing.T) {
+		await(403)
+		if _, err := the.hubCluster.Kubectl(ctx, "create", "clusterrolebinding", "ada", "--clusterrole=cluster-admin", "--user=ada"); err != nil {
+			t.Fatal(err)
+		}
+		await(200)
+		if got, err := h.ask(ctx, call{path: path, token: the.eve}); err != nil || got.status != 403 {
+			t.Errorf("eve: %v %d %s", err, got.status, got.body)
+		}
+	})
+	t.Run("N10: more than the bound of a user is 429 with Retry-After, and others are served", func(t *testing.T) {
+		// boss, whom the cluster refuses: limits come before policy.
+		statuses := map[int]int{}
+		var refused reply
+		var mu sync.Mutex
+		var done sync.WaitGroup
+		for range 60 {
+			done.Go(func() {
+				got, err := h.ask(ctx, call{path: path, token: the.boss})
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					t.Error(err)
+				}
+				statuses[got.status]++
+				if got.status == http.StatusTooManyRequests {
+					refused = got
+				}
+			})
+		}
+		done.Wait()
+		if statuses[429] == 0 || statuses[403] == 0 || statuses[429]+statuses[403] != 60 {
+			t.Fatalf("%v", statuses)
+		}
+		s, err := statusIn(refused)
+		seconds, bad := strconv.Atoi(refused.header.Get("Retry-After"))
+		if err != nil || bad != nil || seconds < 1 || s.Reason != "TooManyRequests" || refused.header.Get("X-Culvert-Error") != "too-many-requests" {
+			t.Errorf("%v %v %+v %v", err, bad, s, refused.header)
+		}
+		await(200)
+	})
+	t.Run("N10: a body beyond the bound is 413", func(t *testing.T) {
+		large := call{method: http.MethodPost, path: "/recorder/x", token: the.ada, body: strings.Repeat("x", 128<<10)}
+		got, err := h.ask(ctx, large)
+		for err == nil && got.status == http.StatusTooManyRequests { // until the bucket has one more
+			got, err = h.ask(ctx, large)
+		}
+		if err != nil || got.status != http.StatusRequestEntityTooLarge || got.header.Get("X-Culvert-Error") != "request-too-large" {
+			t.Errorf("%v %d %s", err, got.status, got.body)
+		}
+	})
+}
+
+func TestUnverified(t *testing.T) {
+	ctx := within(t, 30*time.Second)
+	t.Run("D20,D18: an API server that does not verify gets no request and no credential", func(t *testing.T) {
+		stranger, err := newAuthority()
+		must(t, err)
+		kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+		must(t, os.WriteFile(kubeconfig, testbed.Kubeconfig(the.recorder.server.URL, stranger.pem, the.recorder.agentToken), 0o600))
+		agent, err := the.hub.startAgent(ctx, "unverified", "{}\n", "--kubeconfig", kubeconfig)
+		must(t, err)
+		t.Cleanup(func() { must(t, agent.Stop(context.Background())) })
+		before := the.recorder.requests.Load()
+		awaitStatus(ctx, t, call{path: "/unverified/version", token: the.ada}, http.StatusBadGateway)
+		got, err := the.hub.ask(ctx, call{path: "/unverified/version", token: the.ada})
+		must(t, err)
+		if s, err := statusIn(got); err != nil || got.header.Get("X-Culvert-Error") != "tls-failure" || !strings.Contains(s.Message, "certificate") {
+			t.Errorf("%v %v %s", err, got.header, got.body)
+		}
+		if n := the.recorder.requests.Load() - before; n != 0 {
+			t.Errorf("%d requests reached it", n)
+		}
+	})
+	t.Run("D20: the hub's certificate has the names that it was given, and no other", func(t *testing.T) {
+		conn, err := the.hub.raw().Dial(ctx, "http/1.1")
+		must(t, err)
+		defer conn.Close()
+		cert := conn.ConnectionState().PeerCertificates[0]
+		if len(cert.DNSNames) != 0 || len(cert.IPAddresses) != 1 || cert.IPAddresses[0].String() != testbed.HubAddress.String() {
+			t.Errorf("names %v %v\n%s", cert.DNSNames, cert.IPAddresses, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+		}
+	})
+	t.Run("D20,D18: what names no cluster that has joined goes to none", func(t *testing.T) {
+		before := the.recorder.requests.Load()
+		for _, path := range []string{"/", "/version", "/nosuch/version", "/recorderx/version", "/recorder.example/version"} {
+			got, err := the.hub.ask(ctx, call{path: path, token: the.ada})
+			must(t, err)
+			if _, err := statusIn(got); err != nil || got.status != 404 && got.status != 400 {
+				t.Errorf("%s: %v %d %s", path, err, got.status, got.body)
+			}
+		}
+		if n := the.recorder.requests.Load() - before; n != 0 {
+			t.Errorf("%d requests reached a cluster", n)
+		}
+	})
+}

@@ -1,0 +1,87 @@
+package https
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/culvertdev/culvert/internal/audit"
+	"github.com/culvertdev/culvert/internal/identity"
+	"github.com/culvertdev/culvert/internal/limit"
+	"github.com/culvertdev/culvert/internal/policy"
+	"github.com/culvertdev/culvert/internal/telemetry"
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+// Config sets up a [Handler]. The functions must be safe for concurrent use.
+type Config struct {
+	// Dial opens a session to target in cluster. It is required, and must end
+	// by itself in bounded time: its context has the values of the request that
+	// caused it (see [answer.RequestID]), but not its end, since another request
+	// may use the session. It fails with a [*fault.Error]. The connection should
+	// have CloseWrite; the handler owns it.
+	Dial func(ctx context.Context, cluster string, target wire.Target) (net.Conn, error)
+	// Identify says who sent a request: [identity.Chain.Identify]. It is required.
+	Identify func(r *http.Request, cluster string) (identity.Caller, error)
+	// Map says who a user is on a cluster: [identity.Mapper.Map]. It is required.
+	Map func(user.Info) (identity.Impersonation, error)
+	// Policy decides about every request to a cluster. It is required.
+	Policy policy.Authorizer
+	// Labels returns those of a cluster that the hub vouches for, which the caller
+	// does not change. An error refuses the request. Nil: no cluster has any.
+	Labels func(cluster string) (map[string]string, error)
+	// Audit records every request but those to the hub's own paths that are for
+	// everybody. Nil: nothing does.
+	Audit *audit.Log
+	// Hub is this hub's name in audit lines.
+	Hub string
+	// Limits bound what networks, callers and clusters can ask for. Nil: nothing is
+	// bounded.
+	Limits *limit.Limits
+	// Observer is told about requests. The zero value observes nothing.
+	Observer telemetry.Observer
+	// HeaderBytes bounds the head of a request; 0 is [MaxHeaderBytes].
+	HeaderBytes int
+	// Logger gets one line a request at info. It is required.
+	Logger *slog.Logger
+	// CA returns what /-/ca.crt answers, PEM: the CAs of the hub's certificate as
+	// they are now. Without it, and where it returns nothing, the path is not found.
+	CA func() []byte
+	// Ready says whether the hub can serve, for /-/readyz. Its error is shown to
+	// anybody who asks verbosely. Without it the hub is always ready.
+	Ready func() error
+	// Health returns the state of certificates and files, which /-/readyz?verbose
+	// shows to anybody. What it warns of makes the hub not unready. May be nil.
+	Health func() []telemetry.Health
+	// Admin serves the paths under /-/v1/ to callers that were authenticated, and
+	// decides which of them may. Without it those paths are not found.
+	Admin func(w http.ResponseWriter, r *http.Request, caller user.Info) error
+}
+
+// Validate names every required field that is missing.
+func (c *Config) Validate() error {
+	var problems []error
+	for _, field := range []struct {
+		name    string
+		missing bool
+	}{
+		{"Dial", c.Dial == nil},
+		{"Identify", c.Identify == nil},
+		{"Map", c.Map == nil},
+		{"Policy", c.Policy == nil},
+		{"Logger", c.Logger == nil},
+	} {
+		if field.missing {
+			problems = append(problems, errors.New("https: "+field.name+" is required"))
+		}
+	}
+	if c.HeaderBytes < 0 {
+		problems = append(problems, fmt.Errorf("https: HeaderBytes: %d is negative", c.HeaderBytes))
+	}
+	return errors.Join(problems...)
+}

@@ -1,0 +1,27 @@
+package telemetry
+
+// Made describes the metrics of t: name and unit as OpenTelemetry has them, the
+// type, and the labels.
+func (t *Telemetry) Made() (out []Instrument) {
+	for _, m := range t.made {
+		out = append(out, Instrument{m.name, m.unit, m.kind, m.about, m.labels})
+	}
+	return out
+}
+
+// Instrument is one metric.
+type Instrument struct {
+	Name, Unit, Kind, About string
+	Labels                  []string
+}
+
+// Attributes are those that spans may have.
+func Attributes() (out []string) {
+	for _, a := range spanAttributes {
+		out = append(out, string(a))
+	}
+	return out
+}
+
+// MaxClusters is how many clusters have series of their own.
+const MaxClusters = maxClusters
