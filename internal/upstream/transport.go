@@ -10,7 +10,7 @@ const (
 	// idleConn is how long an unused connection to a target is kept.
 	idleConn = 90 * time.Second
 	// maxIdleConns bounds the unused HTTP/1.1 connections to one target.
-	maxIdleConns = 32
+	maxIdleConns = 256
 	// continueTimeout is how long a body waits for a target that never says
 	// 100 Continue (RFC 9110 section 10.1.1).
 	continueTimeout = time.Second

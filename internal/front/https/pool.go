@@ -14,7 +14,7 @@ import (
 
 const (
 	// maxIdleSessions bounds the idle sessions of one cluster and target.
-	maxIdleSessions = 32
+	maxIdleSessions = 256
 	// idleSession is how long a session stays in the pool. The agent keeps
 	// one much longer, so that it never closes one that is being taken.
 	idleSession = 90 * time.Second
