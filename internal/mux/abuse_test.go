@@ -142,7 +142,7 @@ func TestDribblingReader(t *testing.T) {
 			}
 			l.mu.Unlock()
 		}
-		if credits == 0 || credits > DefaultInitialWindow/DefaultMinWindow {
+		if credits == 0 || credits > 4 {
 			t.Errorf("%d CREDIT frames for %d bytes read singly", credits, DefaultInitialWindow)
 		}
 	})

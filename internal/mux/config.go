@@ -42,11 +42,12 @@ type Config struct {
 	// Budget is what windows are drawn from; links of a process share one.
 	// Without it the link has one of DefaultBudget of its own.
 	Budget *Budget
-	// InitialWindow is the credit of a new session, in bytes. It shrinks to
-	// MinWindow for sessions that this side opens while the budget is short.
+	// InitialWindow is the credit of a new session, in bytes: from its open where
+	// this side opens it, from Accept where the peer does. While the budget is short
+	// it is MinWindow.
 	InitialWindow int
 	// MinWindow is what every session is granted whatever the budget says, in
-	// bytes.
+	// bytes. HELLO promises it for the first bytes of the peer's opens.
 	MinWindow int
 	// MaxWindow is how far a session's window may grow, in bytes.
 	MaxWindow int

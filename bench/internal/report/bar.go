@@ -53,9 +53,9 @@ var Bars = map[string]Bar{
 // lineMiB is 1 Gbit/s in MiB a second.
 const lineMiB = 1e9 / 8 / (1 << 20)
 
-// stallLimit is the most that a reader who stopped may hold, in MiB: the largest
-// window of a session.
-const stallLimit = 32
+// stallLimit is the most that a reader who stopped may hold, in MiB: half of the
+// largest window of a session, which only a long path needs.
+const stallLimit = 16
 
 // Met tells whether the row reaches the bar; known is false when the row has no
 // ratio for a bar on ratios.
