@@ -199,7 +199,7 @@ func (a *Agent) handle(ctx context.Context, in *mux.Incoming) {
 	target := in.Target()
 	log := a.log.With("target", target.String(), "request_id", in.RequestID())
 	about := telemetry.OpenStart{Target: target, RequestID: in.RequestID(), Trace: in.Trace()}
-	if target.Kind != wire.TargetAddress {
+	if !target.Raw() {
 		_, opening := a.observer.StartOpen(ctx, about)
 		if err := a.upstream.Check(target); err != nil {
 			opening.End(err)

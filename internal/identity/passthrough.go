@@ -49,7 +49,16 @@ func (a *attempt) pass(ctx context.Context, token string, stale error) (*authent
 		}
 	}
 	a.method, a.forward = MethodPassThrough, func() string { return token }
-	return &authenticator.Response{User: &user.DefaultInfo{Name: PassThroughUser, Groups: []string{PassThroughUser}}}, nil
+	return &authenticator.Response{User: passThroughUser()}, nil
+}
+
+// JudgedByTarget is the caller of a session whose bytes the hub cannot read: the
+// target alone authenticates them. In policies, limits and audit lines such a caller
+// is [PassThroughUser].
+func JudgedByTarget() Caller { return Caller{User: passThroughUser(), Method: MethodPassThrough} }
+
+func passThroughUser() user.Info {
+	return &user.DefaultInfo{Name: PassThroughUser, Groups: []string{PassThroughUser}}
 }
 
 // notExpired returns a refusal for a token that says itself that it is over.

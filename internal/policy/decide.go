@@ -25,6 +25,7 @@ type query struct {
 	groups    []string
 
 	kubernetes attributes
+	sealed     bool // nobody sees what is asked of the Kubernetes API
 
 	service ServiceTarget
 	number  uint16 // of the service's port, 0 unknown
@@ -143,6 +144,9 @@ func newQuery(r *Request) (query, error) {
 	if r.Kubernetes != nil {
 		targets, q.kind = targets+1, kindKubernetes
 		q.setKubernetes(r)
+	}
+	if r.KubernetesTLS {
+		targets, q.kind, q.sealed = targets+1, kindKubernetes, true
 	}
 	if r.Service != nil {
 		targets, q.kind = targets+1, kindService

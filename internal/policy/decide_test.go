@@ -51,6 +51,12 @@ func as(i policy.Impersonation) func(testing.TB) policy.Request {
 	}
 }
 
+func sealed(testing.TB) policy.Request {
+	r := base()
+	r.KubernetesTLS = true
+	return r
+}
+
 func early(of func(testing.TB) policy.Request) func(testing.TB) policy.Request {
 	return func(t testing.TB) policy.Request {
 		r := of(t)
@@ -115,6 +121,22 @@ func TestDecide(t *testing.T) {
 		{"who is unknown is allowed by rules for all", one("allow", "services: [{namespace: '*', name: '*'}]"), by(nil, service("a", "b", "", "", 0)), true, rule},
 		{"who is unknown is not allowed by rules for some", one("allow", "users: ['*'], services: [{namespace: '*', name: '*'}]"), by(nil, service("a", "b", "", "", 0)), false, def},
 		{"who is unknown is denied by rules for some", one("deny", "users: [bob], kubernetes: [{}]"), by(nil, kube("GET", "/api")), false, rule},
+
+		{"TLS to the API server is left to the cluster", "", sealed, true, def},
+		{"TLS to the API server: default deny", "default: deny\n", sealed, false, def},
+		{"TLS to the API server: an entry for everything", "default: deny\n" + one("allow", "kubernetes: [{}]"), sealed, true, rule},
+		{"TLS to the API server: all verbs of all resources are not everything", "default: deny\n" + one("allow", "kubernetes: [{verbs: ['*'], resources: ['*']}]"), sealed, false, def},
+		{"TLS to the API server: some verbs are not everything", "default: deny\n" + one("allow", "kubernetes: [{verbs: [get]}]"), sealed, false, def},
+		{"TLS to the API server: what is denied in part is denied", one("deny", "kubernetes: [{resources: [secrets], namespaces: [kube-system]}]"), sealed, false, rule},
+		{"TLS to the API server: denied to others", one("deny", "users: [bob], kubernetes: [{}]"), sealed, true, def},
+		{"TLS to the API server: denied on other clusters", one("deny", "clusters: {names: [edge-2]}, kubernetes: [{}]"), sealed, true, def},
+		{"TLS to the API server: who is unknown is denied by rules for some", one("deny", "users: [bob], kubernetes: [{verbs: [delete]}]"), by(nil, sealed), false, rule},
+		{"TLS to the API server is not for anonymous", "", by(who(user.Anonymous, user.AllUnauthenticated), sealed), false, def},
+		{"TLS to the API server and a request are two targets", "", func(t testing.TB) policy.Request {
+			r := kube("GET", "/api")(t)
+			r.KubernetesTLS = true
+			return r
+		}, false, invalid},
 
 		{"clusters by name", one("allow", "clusters: {names: ['edge-*']}, services: [{namespace: '*', name: '*'}]"), service("a", "b", "", "", 0), true, rule},
 		{"other clusters", one("allow", "clusters: {names: [edge-2]}, services: [{namespace: '*', name: '*'}]"), service("a", "b", "", "", 0), false, def},

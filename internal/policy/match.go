@@ -88,6 +88,15 @@ func best[I any](items []I, q *query, match func(*I, *query) verdict) verdict {
 }
 
 func (k *kubernetesItem) match(q *query) verdict {
+	if q.sealed {
+		switch {
+		case q.deny:
+			return matchedSealed
+		case k.everything():
+			return matched
+		}
+		return missSealed
+	}
 	a := &q.kubernetes
 	if k.onlyResources && !a.isResource || k.onlyURL && a.isResource {
 		return missResource
@@ -122,6 +131,11 @@ func (k *kubernetesItem) match(q *query) verdict {
 		result = max(result, v)
 	}
 	return result
+}
+
+// everything tells an entry that no request to a Kubernetes API is left out of.
+func (k *kubernetesItem) everything() bool {
+	return !k.onlyResources && !k.onlyURL && len(k.verbs) == 0
 }
 
 func (k *kubernetesItem) resource(a *attributes, deny bool) verdict {

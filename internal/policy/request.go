@@ -12,7 +12,7 @@ import (
 )
 
 // Request is what is decided about: who wants what where. Exactly one of
-// Kubernetes, Service, TCP and Impersonate is set; another number of them is
+// Kubernetes, KubernetesTLS, Service, TCP and Impersonate is set; another number of them is
 // denied. It is read and never kept.
 type Request struct {
 	// User is who asks, under the name and groups of the side that decides: at the
@@ -29,6 +29,10 @@ type Request struct {
 	// Kubernetes is a request to the cluster's Kubernetes API, see [Attributes]. Its
 	// own user is not looked at.
 	Kubernetes authorizer.Attributes
+	// KubernetesTLS asks for the API server itself, with TLS between the caller and
+	// it: what is requested is not known, now or later. A rule that allows all of the
+	// Kubernetes API allows it, and every rule that denies any of it denies it.
+	KubernetesTLS bool
 	// Service is a service of the cluster.
 	Service *ServiceTarget
 	// TCP is a raw TCP target.
@@ -113,9 +117,12 @@ var errKind = errors.New("policy: a target of this kind has no request")
 
 // SetTarget makes r a request for a service or a raw TCP target. For the
 // Kubernetes API, set r.Kubernetes to what [Attributes] gives; such a target is an
-// error here, and so is one of an unknown kind.
+// error here, and so is one of an unknown kind. TLS to the Kubernetes API, raw as
+// it is, is one that it takes.
 func (r *Request) SetTarget(t wire.Target) error {
 	switch t.Kind {
+	case wire.TargetKubernetesTLS:
+		r.KubernetesTLS = true
 	case wire.TargetService:
 		r.Service = &ServiceTarget{Namespace: t.Namespace, Name: t.Name, Port: t.Port, Scheme: t.Scheme}
 	case wire.TargetAddress:

@@ -13,12 +13,14 @@ const (
 	matchedAllNames
 	matchedUnknownPort
 	matchedUnknownAddress
+	matchedSealed
 
 	// The further down, the more of the rule did match.
 	missKind
 	missCluster
 	missLabels
 	missSubject
+	missSealed
 	missResource // a rule for resources and a request for another path, or the reverse
 	missVerb
 	missPath
@@ -56,10 +58,13 @@ var verdictText = map[verdict]string{
 	matchedUnknownPort:    "the port may be the one that it names, ask for it by number",
 	matchedUnknownAddress: "the name may lead to an address that it names, which is not known before it is resolved",
 
+	matchedSealed: "TLS to the API server may carry what it names, which nobody on the way sees",
+
 	missKind:           "is not about this kind of request",
 	missCluster:        "is for other clusters",
 	missLabels:         "is for clusters with other labels",
 	missSubject:        "is for other users and groups",
+	missSealed:         "is for a part of the Kubernetes API, and what TLS to the API server carries is not known",
 	missResource:       "is not for resources, or for resources only",
 	missVerb:           "has other verbs",
 	missPath:           "has other nonResourceURLs",

@@ -127,7 +127,7 @@ func TestRequestPath(t *testing.T) {
 
 func TestCheckTarget(t *testing.T) {
 	good := []wire.Target{
-		wire.KubernetesAPI(), wire.Service("default", "web", "", ""), wire.Service("default", "web", "8443", "http"),
+		wire.KubernetesAPI(), wire.KubernetesTLS(), wire.Service("default", "web", "", ""), wire.Service("default", "web", "8443", "http"),
 		wire.Service("default", "web", "metrics", "https"), wire.Address("db.prod.svc", 5432), wire.Address("10.0.0.1", 22),
 		wire.Address("fd00::1", 22), wire.Address("_sip.example.org", 1), wire.Address("a1.b2", 1),
 	}

@@ -34,6 +34,11 @@ func checkTarget(t wire.Target) error {
 			return errors.New("target: the Kubernetes API takes no name, port or scheme")
 		}
 		return nil
+	case wire.TargetKubernetesTLS:
+		if t != wire.KubernetesTLS() {
+			return errors.New("target: the Kubernetes API takes no name, port or scheme")
+		}
+		return nil
 	case wire.TargetService:
 		if t.Host != "" || t.PortNumber != 0 {
 			return errors.New("target: a service takes no host")

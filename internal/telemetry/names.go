@@ -32,8 +32,10 @@ type Kind string
 // The kinds.
 const (
 	KindKubernetes Kind = "kubernetes"
-	KindService    Kind = "service"
-	KindAddress    Kind = "tcp"
+	// KindKubernetesTLS is of raw bytes to an API server.
+	KindKubernetesTLS Kind = "kubernetes-tls"
+	KindService       Kind = "service"
+	KindAddress       Kind = "tcp"
 	// KindNone is of requests that lead to no cluster: the hub's own paths, and
 	// what could not be read.
 	KindNone Kind = "none"
@@ -44,6 +46,8 @@ func KindOf(t wire.Target) Kind {
 	switch t.Kind {
 	case wire.TargetKubernetesAPI:
 		return KindKubernetes
+	case wire.TargetKubernetesTLS:
+		return KindKubernetesTLS
 	case wire.TargetService:
 		return KindService
 	case wire.TargetAddress:

@@ -39,6 +39,8 @@ func (u *Upstream) check(target wire.Target) error {
 			return refuse(target, errors.New("this agent has no Kubernetes API, give it a kubeconfig or run it in a cluster"))
 		}
 		return nil
+	case wire.TargetKubernetesTLS:
+		return u.decideKubernetesTLS(context.Background())
 	case wire.TargetService:
 		if u.cfg.Policy != nil {
 			return nil
@@ -88,6 +90,27 @@ func (u *Upstream) decideReading(r *http.Request, path string, who user.Info) (p
 	request := requestOf(who)
 	request.Kubernetes = attributes
 	return u.decide(r.Context(), target, request, noShorthand)
+}
+
+// decideKubernetesTLS decides about TLS between a caller and the API server, where
+// nothing that is asked for can be seen. It is what PassThrough allows in another
+// form: callers have credentials of the cluster's own.
+func (u *Upstream) decideKubernetesTLS(ctx context.Context) error {
+	target := wire.KubernetesTLS()
+	switch {
+	case u.kubernetes == nil:
+		return refuse(target, errors.New("this agent has no Kubernetes API, give it a kubeconfig or run it in a cluster"))
+	case u.kubernetes.scheme != "https":
+		return refuse(target, errors.New("the API server that the agent knows does not speak TLS"))
+	case u.cfg.ReadOnly:
+		return refuse(target, errors.New("the agent is read-only, and nothing tells what raw bytes do"))
+	case !u.cfg.PassThrough:
+		return refuse(target, errors.New("the agent lets nobody call the API server with credentials of their own; its owner can: --pass-through"))
+	}
+	request := requestOf(nil)
+	request.KubernetesTLS = true
+	_, err := u.decide(ctx, target, request, noShorthand)
+	return err
 }
 
 // decideService decides about a service, early while number is 0 and its port may

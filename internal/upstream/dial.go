@@ -23,7 +23,8 @@ const (
 	leastShare = 2 * time.Second
 )
 
-// Dial connects to a raw TCP address, whose name is resolved here, once: the
+// Dial connects to the API server for TLS of the caller's own, or to a raw TCP
+// address, whose name is resolved here, once: the
 // addresses that it gives are held against the rules, and those that pass are
 // connected to. It takes at most the configured time, or less where ctx ends
 // before. The caller owns the connection. The error is a [*fault.Error]: of the
@@ -34,7 +35,7 @@ func (u *Upstream) Dial(ctx context.Context, target wire.Target) (*net.TCPConn, 
 	conn, err := u.dial(ctx, target)
 	u.note(err, true)
 	if f := fault.As(err); f == nil || f.Op != opPolicy {
-		u.cfg.Observer.Metrics.Dialled(telemetry.KindAddress, err, time.Since(start))
+		u.cfg.Observer.Metrics.Dialled(telemetry.KindOf(target), err, time.Since(start))
 	}
 	return conn, err
 }
@@ -42,6 +43,13 @@ func (u *Upstream) Dial(ctx context.Context, target wire.Target) (*net.TCPConn, 
 func (u *Upstream) dial(ctx context.Context, target wire.Target) (*net.TCPConn, error) {
 	if err := u.check(target); err != nil {
 		return nil, err
+	}
+	if target.Kind == wire.TargetKubernetesTLS {
+		conn, err := u.kubernetes.dial(ctx)
+		if err != nil {
+			return nil, withTarget(explainDial(err), target)
+		}
+		return conn, nil
 	}
 	if target.Kind != wire.TargetAddress {
 		return nil, &fault.Error{Hop: wire.HopAgent, Op: "dial", Code: wire.CodeInvalidTarget, Target: target.String(),

@@ -1,9 +1,12 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -21,6 +24,7 @@ type kubernetes struct {
 	// passThrough has none: requests bring the caller's own.
 	passThrough  transports
 	scheme, host string
+	dialer       *dialer
 	unverified   bool // the server is
 	// prefix is the path of the server's URL without its last '/'.
 	prefix string
@@ -38,6 +42,7 @@ func newKubernetes(from *rest.Config, d *dialer, o telemetry.Observer) (*kuberne
 		return nil, fmt.Errorf("kubernetes: server: %w", err)
 	}
 	k := &kubernetes{scheme: server.Scheme, host: server.Host, unverified: cfg.Insecure, prefix: strings.TrimSuffix(serverPath(cfg.Host), "/")}
+	k.dialer = d
 	d = &dialer{resolver: d.resolver, timeout: d.timeout, dials: o.Metrics}
 	verify, err := newServerVerifier(cfg, server)
 	if err != nil {
@@ -58,6 +63,22 @@ func newKubernetes(from *rest.Config, d *dialer, o telemetry.Observer) (*kuberne
 	}
 	return k, nil
 }
+
+// dial connects to the API server with nothing but TCP.
+func (k *kubernetes) dial(ctx context.Context) (*net.TCPConn, error) {
+	host, port, err := net.SplitHostPort(k.host)
+	if err != nil {
+		host, port = k.host, "443"
+	}
+	number, err := portNumber(port)
+	if err != nil {
+		return nil, err
+	}
+	return k.dialer.reach(ctx, strings.Trim(host, "[]"), number, anyAddress)
+}
+
+// anyAddress judges what the owner configured, where the hub has no part in it.
+func anyAddress(_ context.Context, addrs []netip.Addr) ([]netip.Addr, error) { return addrs, nil }
 
 // close closes the connections that nobody uses.
 func (k *kubernetes) close() {

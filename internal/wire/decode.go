@@ -326,6 +326,9 @@ func readTarget(c *cursor, end int) (Target, error) {
 		case TargetKubernetesAPI:
 			c.skip(int(val))
 			t = KubernetesAPI()
+		case TargetKubernetesTLS:
+			c.skip(int(val))
+			t = KubernetesTLS()
 		case TargetService:
 			t, err = readService(c, bodyEnd)
 		case TargetAddress:

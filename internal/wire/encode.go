@@ -282,7 +282,7 @@ func appendTarget(dst []byte, t *Target) []byte {
 	switch t.Kind {
 	case TargetUnknown:
 		return dst
-	case TargetKubernetesAPI:
+	case TargetKubernetesAPI, TargetKubernetesTLS:
 	case TargetService:
 		body = appendString(body, 1, t.Namespace)
 		body = appendString(body, 2, t.Name)

@@ -156,6 +156,7 @@ const (
 	TargetKubernetesAPI TargetKind = 1
 	TargetService       TargetKind = 2
 	TargetAddress       TargetKind = 3
+	TargetKubernetesTLS TargetKind = 4
 )
 
 // Target is what a session leads to. It is comparable, so it can key a pool.

@@ -10,6 +10,10 @@ import (
 // API server.
 func KubernetesAPI() Target { return Target{Kind: TargetKubernetesAPI} }
 
+// KubernetesTLS returns the target that stands for the peer's own Kubernetes API
+// server as raw bytes: the caller's TLS ends there.
+func KubernetesTLS() Target { return Target{Kind: TargetKubernetesTLS} }
+
 // Service returns the target of a Kubernetes Service.
 func Service(namespace, name, port, scheme string) Target {
 	return Target{Kind: TargetService, Namespace: namespace, Name: name, Port: port, Scheme: scheme}
@@ -19,6 +23,10 @@ func Service(namespace, name, port, scheme string) Target {
 func Address(host string, port uint16) Target {
 	return Target{Kind: TargetAddress, Host: host, PortNumber: port}
 }
+
+// Raw tells whether a session to the target carries bytes as they are, and not
+// HTTP/1.1 requests that the peer reads.
+func (t Target) Raw() bool { return t.Kind == TargetAddress || t.Kind == TargetKubernetesTLS }
 
 // Fits tells whether every name of the target is within what a peer accepts.
 func (t Target) Fits() bool {
@@ -31,11 +39,13 @@ func (t Target) Fits() bool {
 }
 
 // String returns the target in the form that logs and errors use:
-// "kubernetes", "service https:default/web:8443" or "tcp db.prod.svc:5432".
+// "kubernetes", "kubernetes-tls", "service https:default/web:8443" or "tcp db.prod.svc:5432".
 func (t Target) String() string {
 	switch t.Kind {
 	case TargetKubernetesAPI:
 		return "kubernetes"
+	case TargetKubernetesTLS:
+		return "kubernetes-tls"
 	case TargetService:
 		s := "service "
 		if t.Scheme != "" {

@@ -811,6 +811,7 @@ type Target struct {
 	//	*Target_KubernetesApi
 	//	*Target_Service
 	//	*Target_Address
+	//	*Target_KubernetesTls
 	Kind          isTarget_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -880,6 +881,15 @@ func (x *Target) GetAddress() *Address {
 	return nil
 }
 
+func (x *Target) GetKubernetesTls() *KubernetesTls {
+	if x != nil {
+		if x, ok := x.Kind.(*Target_KubernetesTls); ok {
+			return x.KubernetesTls
+		}
+	}
+	return nil
+}
+
 type isTarget_Kind interface {
 	isTarget_Kind()
 }
@@ -901,11 +911,20 @@ type Target_Address struct {
 	Address *Address `protobuf:"bytes,3,opt,name=address,proto3,oneof"`
 }
 
+type Target_KubernetesTls struct {
+	// kubernetes_tls is the Kubernetes API server of the peer's own cluster,
+	// reached with raw bytes: TLS is between the caller and the API server, which
+	// alone judges who calls. The peer adds no credential.
+	KubernetesTls *KubernetesTls `protobuf:"bytes,4,opt,name=kubernetes_tls,json=kubernetesTls,proto3,oneof"`
+}
+
 func (*Target_KubernetesApi) isTarget_Kind() {}
 
 func (*Target_Service) isTarget_Kind() {}
 
 func (*Target_Address) isTarget_Kind() {}
+
+func (*Target_KubernetesTls) isTarget_Kind() {}
 
 // KubernetesApi has no parameters.
 type KubernetesApi struct {
@@ -944,6 +963,43 @@ func (*KubernetesApi) Descriptor() ([]byte, []int) {
 	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{6}
 }
 
+// KubernetesTls has no parameters.
+type KubernetesTls struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KubernetesTls) Reset() {
+	*x = KubernetesTls{}
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KubernetesTls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KubernetesTls) ProtoMessage() {}
+
+func (x *KubernetesTls) ProtoReflect() protoreflect.Message {
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KubernetesTls.ProtoReflect.Descriptor instead.
+func (*KubernetesTls) Descriptor() ([]byte, []int) {
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{7}
+}
+
 // Service names a Kubernetes Service. The session carries HTTP/1.1 requests
 // that the peer forwards to it.
 type Service struct {
@@ -963,7 +1019,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[7]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1031,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[7]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1044,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{7}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Service) GetNamespace() string {
@@ -1032,7 +1088,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[8]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1100,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[8]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1113,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{8}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Address) GetHost() string {
@@ -1087,7 +1143,7 @@ type Opened struct {
 
 func (x *Opened) Reset() {
 	*x = Opened{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[9]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1155,7 @@ func (x *Opened) String() string {
 func (*Opened) ProtoMessage() {}
 
 func (x *Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[9]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1168,7 @@ func (x *Opened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opened.ProtoReflect.Descriptor instead.
 func (*Opened) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{9}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Opened) GetSession() uint64 {
@@ -1144,7 +1200,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[10]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1212,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[10]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1225,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{10}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Refused) GetSession() uint64 {
@@ -1211,7 +1267,7 @@ type Data struct {
 
 func (x *Data) Reset() {
 	*x = Data{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[11]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1279,7 @@ func (x *Data) String() string {
 func (*Data) ProtoMessage() {}
 
 func (x *Data) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[11]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1292,7 @@ func (x *Data) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Data.ProtoReflect.Descriptor instead.
 func (*Data) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{11}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Data) GetSession() uint64 {
@@ -1265,7 +1321,7 @@ type Fin struct {
 
 func (x *Fin) Reset() {
 	*x = Fin{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[12]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1333,7 @@ func (x *Fin) String() string {
 func (*Fin) ProtoMessage() {}
 
 func (x *Fin) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[12]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1346,7 @@ func (x *Fin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fin.ProtoReflect.Descriptor instead.
 func (*Fin) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{12}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Fin) GetSession() uint64 {
@@ -1318,7 +1374,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[13]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1386,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[13]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1399,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{13}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Stop) GetSession() uint64 {
@@ -1366,7 +1422,7 @@ type Reset struct {
 
 func (x *Reset) Reset() {
 	*x = Reset{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[14]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1434,7 @@ func (x *Reset) String() string {
 func (*Reset) ProtoMessage() {}
 
 func (x *Reset) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[14]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1447,7 @@ func (x *Reset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reset.ProtoReflect.Descriptor instead.
 func (*Reset) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{14}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Reset) GetSession() uint64 {
@@ -1435,7 +1491,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[15]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1503,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[15]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1516,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{15}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Credit) GetSession() uint64 {
@@ -1489,7 +1545,7 @@ type Reclaim struct {
 
 func (x *Reclaim) Reset() {
 	*x = Reclaim{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[16]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1557,7 @@ func (x *Reclaim) String() string {
 func (*Reclaim) ProtoMessage() {}
 
 func (x *Reclaim) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[16]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1570,7 @@ func (x *Reclaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reclaim.ProtoReflect.Descriptor instead.
 func (*Reclaim) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{16}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Reclaim) GetSession() uint64 {
@@ -1545,7 +1601,7 @@ type Returned struct {
 
 func (x *Returned) Reset() {
 	*x = Returned{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[17]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1613,7 @@ func (x *Returned) String() string {
 func (*Returned) ProtoMessage() {}
 
 func (x *Returned) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[17]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1626,7 @@ func (x *Returned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returned.ProtoReflect.Descriptor instead.
 func (*Returned) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{17}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Returned) GetSession() uint64 {
@@ -1598,7 +1654,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[18]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1666,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[18]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1679,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{18}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Ping) GetSent() uint64 {
@@ -1643,7 +1699,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[19]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1711,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[19]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1724,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{19}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Pong) GetSent() uint64 {
@@ -1697,7 +1753,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[20]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +1765,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[20]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +1778,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{20}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GoAway) GetCode() Code {
@@ -1801,13 +1857,15 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\x05trace\x18\x05 \x01(\tR\x05trace\x12\x18\n" +
 	"\apayload\x18\x06 \x01(\fR\apayload\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\a \x01(\tR\trequestId\"\xb6\x01\n" +
+	"request_id\x18\a \x01(\tR\trequestId\"\xfa\x01\n" +
 	"\x06Target\x12B\n" +
 	"\x0ekubernetes_api\x18\x01 \x01(\v2\x19.culvert.v1.KubernetesApiH\x00R\rkubernetesApi\x12/\n" +
 	"\aservice\x18\x02 \x01(\v2\x13.culvert.v1.ServiceH\x00R\aservice\x12/\n" +
-	"\aaddress\x18\x03 \x01(\v2\x13.culvert.v1.AddressH\x00R\aaddressB\x06\n" +
+	"\aaddress\x18\x03 \x01(\v2\x13.culvert.v1.AddressH\x00R\aaddress\x12B\n" +
+	"\x0ekubernetes_tls\x18\x04 \x01(\v2\x19.culvert.v1.KubernetesTlsH\x00R\rkubernetesTlsB\x06\n" +
 	"\x04kind\"\x0f\n" +
-	"\rKubernetesApi\"g\n" +
+	"\rKubernetesApi\"\x0f\n" +
+	"\rKubernetesTls\"g\n" +
 	"\aService\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1905,7 +1963,7 @@ func file_culvert_v1_tunnel_proto_rawDescGZIP() []byte {
 }
 
 var file_culvert_v1_tunnel_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_culvert_v1_tunnel_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_culvert_v1_tunnel_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_culvert_v1_tunnel_proto_goTypes = []any{
 	(Code)(0),               // 0: culvert.v1.Code
 	(Hop)(0),                // 1: culvert.v1.Hop
@@ -1916,56 +1974,58 @@ var file_culvert_v1_tunnel_proto_goTypes = []any{
 	(*Open)(nil),            // 6: culvert.v1.Open
 	(*Target)(nil),          // 7: culvert.v1.Target
 	(*KubernetesApi)(nil),   // 8: culvert.v1.KubernetesApi
-	(*Service)(nil),         // 9: culvert.v1.Service
-	(*Address)(nil),         // 10: culvert.v1.Address
-	(*Opened)(nil),          // 11: culvert.v1.Opened
-	(*Refused)(nil),         // 12: culvert.v1.Refused
-	(*Data)(nil),            // 13: culvert.v1.Data
-	(*Fin)(nil),             // 14: culvert.v1.Fin
-	(*Stop)(nil),            // 15: culvert.v1.Stop
-	(*Reset)(nil),           // 16: culvert.v1.Reset
-	(*Credit)(nil),          // 17: culvert.v1.Credit
-	(*Reclaim)(nil),         // 18: culvert.v1.Reclaim
-	(*Returned)(nil),        // 19: culvert.v1.Returned
-	(*Ping)(nil),            // 20: culvert.v1.Ping
-	(*Pong)(nil),            // 21: culvert.v1.Pong
-	(*GoAway)(nil),          // 22: culvert.v1.GoAway
-	nil,                     // 23: culvert.v1.Hello.LabelsEntry
+	(*KubernetesTls)(nil),   // 9: culvert.v1.KubernetesTls
+	(*Service)(nil),         // 10: culvert.v1.Service
+	(*Address)(nil),         // 11: culvert.v1.Address
+	(*Opened)(nil),          // 12: culvert.v1.Opened
+	(*Refused)(nil),         // 13: culvert.v1.Refused
+	(*Data)(nil),            // 14: culvert.v1.Data
+	(*Fin)(nil),             // 15: culvert.v1.Fin
+	(*Stop)(nil),            // 16: culvert.v1.Stop
+	(*Reset)(nil),           // 17: culvert.v1.Reset
+	(*Credit)(nil),          // 18: culvert.v1.Credit
+	(*Reclaim)(nil),         // 19: culvert.v1.Reclaim
+	(*Returned)(nil),        // 20: culvert.v1.Returned
+	(*Ping)(nil),            // 21: culvert.v1.Ping
+	(*Pong)(nil),            // 22: culvert.v1.Pong
+	(*GoAway)(nil),          // 23: culvert.v1.GoAway
+	nil,                     // 24: culvert.v1.Hello.LabelsEntry
 }
 var file_culvert_v1_tunnel_proto_depIdxs = []int32{
 	4,  // 0: culvert.v1.ConnectRequest.frames:type_name -> culvert.v1.Frame
 	4,  // 1: culvert.v1.ConnectResponse.frames:type_name -> culvert.v1.Frame
 	5,  // 2: culvert.v1.Frame.hello:type_name -> culvert.v1.Hello
 	6,  // 3: culvert.v1.Frame.open:type_name -> culvert.v1.Open
-	11, // 4: culvert.v1.Frame.opened:type_name -> culvert.v1.Opened
-	12, // 5: culvert.v1.Frame.refused:type_name -> culvert.v1.Refused
-	13, // 6: culvert.v1.Frame.data:type_name -> culvert.v1.Data
-	14, // 7: culvert.v1.Frame.fin:type_name -> culvert.v1.Fin
-	15, // 8: culvert.v1.Frame.stop:type_name -> culvert.v1.Stop
-	16, // 9: culvert.v1.Frame.reset:type_name -> culvert.v1.Reset
-	17, // 10: culvert.v1.Frame.credit:type_name -> culvert.v1.Credit
-	18, // 11: culvert.v1.Frame.reclaim:type_name -> culvert.v1.Reclaim
-	19, // 12: culvert.v1.Frame.returned:type_name -> culvert.v1.Returned
-	20, // 13: culvert.v1.Frame.ping:type_name -> culvert.v1.Ping
-	21, // 14: culvert.v1.Frame.pong:type_name -> culvert.v1.Pong
-	22, // 15: culvert.v1.Frame.go_away:type_name -> culvert.v1.GoAway
-	23, // 16: culvert.v1.Hello.labels:type_name -> culvert.v1.Hello.LabelsEntry
+	12, // 4: culvert.v1.Frame.opened:type_name -> culvert.v1.Opened
+	13, // 5: culvert.v1.Frame.refused:type_name -> culvert.v1.Refused
+	14, // 6: culvert.v1.Frame.data:type_name -> culvert.v1.Data
+	15, // 7: culvert.v1.Frame.fin:type_name -> culvert.v1.Fin
+	16, // 8: culvert.v1.Frame.stop:type_name -> culvert.v1.Stop
+	17, // 9: culvert.v1.Frame.reset:type_name -> culvert.v1.Reset
+	18, // 10: culvert.v1.Frame.credit:type_name -> culvert.v1.Credit
+	19, // 11: culvert.v1.Frame.reclaim:type_name -> culvert.v1.Reclaim
+	20, // 12: culvert.v1.Frame.returned:type_name -> culvert.v1.Returned
+	21, // 13: culvert.v1.Frame.ping:type_name -> culvert.v1.Ping
+	22, // 14: culvert.v1.Frame.pong:type_name -> culvert.v1.Pong
+	23, // 15: culvert.v1.Frame.go_away:type_name -> culvert.v1.GoAway
+	24, // 16: culvert.v1.Hello.labels:type_name -> culvert.v1.Hello.LabelsEntry
 	7,  // 17: culvert.v1.Open.target:type_name -> culvert.v1.Target
 	8,  // 18: culvert.v1.Target.kubernetes_api:type_name -> culvert.v1.KubernetesApi
-	9,  // 19: culvert.v1.Target.service:type_name -> culvert.v1.Service
-	10, // 20: culvert.v1.Target.address:type_name -> culvert.v1.Address
-	0,  // 21: culvert.v1.Refused.code:type_name -> culvert.v1.Code
-	1,  // 22: culvert.v1.Refused.hop:type_name -> culvert.v1.Hop
-	0,  // 23: culvert.v1.Reset.code:type_name -> culvert.v1.Code
-	1,  // 24: culvert.v1.Reset.hop:type_name -> culvert.v1.Hop
-	0,  // 25: culvert.v1.GoAway.code:type_name -> culvert.v1.Code
-	2,  // 26: culvert.v1.TunnelService.Connect:input_type -> culvert.v1.ConnectRequest
-	3,  // 27: culvert.v1.TunnelService.Connect:output_type -> culvert.v1.ConnectResponse
-	27, // [27:28] is the sub-list for method output_type
-	26, // [26:27] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	10, // 19: culvert.v1.Target.service:type_name -> culvert.v1.Service
+	11, // 20: culvert.v1.Target.address:type_name -> culvert.v1.Address
+	9,  // 21: culvert.v1.Target.kubernetes_tls:type_name -> culvert.v1.KubernetesTls
+	0,  // 22: culvert.v1.Refused.code:type_name -> culvert.v1.Code
+	1,  // 23: culvert.v1.Refused.hop:type_name -> culvert.v1.Hop
+	0,  // 24: culvert.v1.Reset.code:type_name -> culvert.v1.Code
+	1,  // 25: culvert.v1.Reset.hop:type_name -> culvert.v1.Hop
+	0,  // 26: culvert.v1.GoAway.code:type_name -> culvert.v1.Code
+	2,  // 27: culvert.v1.TunnelService.Connect:input_type -> culvert.v1.ConnectRequest
+	3,  // 28: culvert.v1.TunnelService.Connect:output_type -> culvert.v1.ConnectResponse
+	28, // [28:29] is the sub-list for method output_type
+	27, // [27:28] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_culvert_v1_tunnel_proto_init() }
@@ -1993,6 +2053,7 @@ func file_culvert_v1_tunnel_proto_init() {
 		(*Target_KubernetesApi)(nil),
 		(*Target_Service)(nil),
 		(*Target_Address)(nil),
+		(*Target_KubernetesTls)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2000,7 +2061,7 @@ func file_culvert_v1_tunnel_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_culvert_v1_tunnel_proto_rawDesc), len(file_culvert_v1_tunnel_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

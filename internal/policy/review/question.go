@@ -44,6 +44,13 @@ func questionsOf(q policy.Request) (ways [][]authorizationv1.SubjectAccessReview
 		}
 	}
 	switch {
+	case q.KubernetesTLS:
+		if q.Kubernetes != nil || q.Service != nil || q.TCP != nil || q.Impersonate != nil {
+			return nil, "the request is not for exactly one target"
+		}
+		return [][]authorizationv1.SubjectAccessReviewSpec{{ask(authorizationv1.ResourceAttributes{
+			Group: Group, Verb: verbConnect, Resource: resourceClusters, Subresource: "kubernetes", Name: q.Cluster.Name,
+		})}}, ""
 	case q.Kubernetes != nil && q.Service == nil && q.TCP == nil && q.Impersonate == nil:
 		verb := q.Kubernetes.GetVerb()
 		if verb == "" {
