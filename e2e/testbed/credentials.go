@@ -32,6 +32,7 @@ type StaticToken struct {
 type credentials struct {
 	ca                                          []byte // PEM
 	caFile, servingCert, servingKey             string
+	kubeletCert, kubeletKey                     string
 	serviceAccountPublic, serviceAccountPrivate string
 	tokenFile, adminToken                       string
 }
@@ -41,6 +42,8 @@ func newCredentials(dir string, tokens []StaticToken) (credentials, error) {
 		caFile:                filepath.Join(dir, "ca.crt"),
 		servingCert:           filepath.Join(dir, "serving.crt"),
 		servingKey:            filepath.Join(dir, "serving.key"),
+		kubeletCert:           filepath.Join(dir, "apiserver-kubelet-client.crt"),
+		kubeletKey:            filepath.Join(dir, "apiserver-kubelet-client.key"),
 		serviceAccountPublic:  filepath.Join(dir, "sa.pub"),
 		serviceAccountPrivate: filepath.Join(dir, "sa.key"),
 		tokenFile:             filepath.Join(dir, "tokens.csv"),
@@ -60,8 +63,8 @@ func newCredentials(dir string, tokens []StaticToken) (credentials, error) {
 	return c, nil
 }
 
-// writeServing makes a CA and a serving certificate with the names that a
-// cluster's API server has.
+// writeServing makes a CA, a serving certificate with the names that a cluster's
+// API server has, and one with which it calls nodes.
 func (c *credentials) writeServing() error {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -75,10 +78,6 @@ func (c *credentials) writeServing() error {
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
-	if err != nil {
-		return err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
@@ -96,7 +95,29 @@ func (c *credentials) writeServing() error {
 			loopback.AsSlice(), InsideAddress.AsSlice(), ServiceRange.Addr().Next().AsSlice(),
 		},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, serving, ca, key.Public(), caKey)
+	// Whom nodes obey.
+	kubelet := &x509.Certificate{
+		SerialNumber: big.NewInt(3),
+		Subject:      pkix.Name{CommonName: "kube-apiserver-kubelet-client"},
+		NotBefore:    ca.NotBefore, NotAfter: ca.NotAfter,
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	c.ca = encode("CERTIFICATE", caDER)
+	return errors.Join(
+		writeFile(c.caFile, c.ca),
+		writeSigned(serving, ca, caKey, c.servingCert, c.servingKey),
+		writeSigned(kubelet, ca, caKey, c.kubeletCert, c.kubeletKey),
+	)
+}
+
+// writeSigned makes a key and has the CA sign its certificate.
+func writeSigned(template, ca *x509.Certificate, caKey *ecdsa.PrivateKey, certFile, keyFile string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, ca, key.Public(), caKey)
 	if err != nil {
 		return err
 	}
@@ -104,12 +125,7 @@ func (c *credentials) writeServing() error {
 	if err != nil {
 		return err
 	}
-	c.ca = encode("CERTIFICATE", caDER)
-	return errors.Join(
-		writeFile(c.caFile, c.ca),
-		writeFile(c.servingCert, encode("CERTIFICATE", der)),
-		writeFile(c.servingKey, encode("PRIVATE KEY", keyDER)),
-	)
+	return errors.Join(writeFile(certFile, encode("CERTIFICATE", der)), writeFile(keyFile, encode("PRIVATE KEY", keyDER)))
 }
 
 // writeServiceAccountKeys makes the pair that signs and verifies tokens of

@@ -31,8 +31,9 @@
 //
 // # Limitations
 //
-// Linux only. There is no controller manager, scheduler or kubelet: pods stay
-// Pending, a deleted namespace stays Terminating, and service accounts are made
-// by the test that wants them. A ClusterIP answers only where the test has given
+// Linux only. There is no controller manager or scheduler: a deleted namespace
+// stays Terminating, service accounts are made by the test that wants them, and a
+// pod stays Pending unless its nodeName is that of a [Node], which runs it as
+// processes of this machine. A ClusterIP answers only where the test has given
 // that address to a namespace with [Namespace.AddAddress].
 package testbed

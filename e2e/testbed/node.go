@@ -3,151 +3,230 @@ package testbed
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os/exec"
-	"syscall"
+	"os"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/types"
-	remote "k8s.io/apimachinery/pkg/util/remotecommand"
-	"k8s.io/client-go/tools/remotecommand"
+	coordination "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	core "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
-	kubelet "k8s.io/kubelet/pkg/cri/streaming/remotecommand"
 )
 
-// Node is a node of a cluster whose "containers" are processes of this machine:
-// exec into a pod of it, by kubelet's own streaming server, runs the command as
-// it is. It serves nothing else. Its methods are safe for concurrent use.
+// Node is a node of a cluster. It keeps itself Ready, runs the pods that are bound
+// to it and serves exec, attach, port-forward and logs of them to the API server,
+// by the kubelet's own streaming server. Its methods are safe for concurrent use.
+//
+// Containers are processes of this machine, in the network of the cluster and as
+// the caller's user. Each has a private folder, which is its working folder unless
+// the pod says another; the rest of the file system is the machine's. So an image
+// is not looked at, a container without a command sleeps, and ports of a pod are
+// those of the loopback of that network. A container that has ended is not started
+// again, whatever the restartPolicy; init containers, probes and volumes do not
+// exist.
 type Node struct {
 	cluster *Cluster
 	name    string
+	dir     string
+	port    int32
+	nodes   core.CoreV1Interface
+	leases  coordination.LeaseInterface
+	http    *http.Client // of nodes and leases
 	server  *http.Server
-	ended   chan error
+	conns   *trackedListener
+
+	// life ends with Close, and with it all that runs.
+	life    context.Context
 	stop    context.CancelFunc
+	running sync.WaitGroup // its loops, pods and requests
+
+	mu     sync.Mutex
+	pods   map[types.NamespacedName]*pod
+	closed bool
 }
 
-// StartNode registers a node and serves exec for it. The cluster must be in the
-// caller's network, and the caller isolated: the node has HubAddress. Close ends it, and the
-// commands that still run.
+// discardKlog silences the kubelet's library, which reports every session that a
+// test cuts.
+var discardKlog = sync.OnceFunc(func() { klog.SetLogger(logr.Discard()) })
+
+// StartNode registers a node and returns when it is Ready. It listens on the
+// loopback of the cluster's network and answers to its API server alone. Close ends
+// it, and all processes of its pods.
 func (c *Cluster) StartNode(ctx context.Context, name string) (*Node, error) {
-	n := &Node{cluster: c, name: name, ended: make(chan error, 1)}
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(HubAddress.String(), "0"))
-	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", name, err)
-	}
-	if err := n.start(ctx, ln); err != nil {
-		return nil, fmt.Errorf("node %s: %w", name, errors.Join(err, ln.Close()))
+	n := &Node{cluster: c, name: name, dir: filepath.Join(c.Dir, "node-"+name), pods: map[types.NamespacedName]*pod{}}
+	n.life, n.stop = context.WithCancel(context.Background())
+	if err := n.start(ctx); err != nil {
+		return nil, fmt.Errorf("node %s: %w", name, errors.Join(err, n.Close()))
 	}
 	return n, nil
 }
 
-func (n *Node) start(ctx context.Context, ln net.Listener) error {
-	// The API server does not verify a kubelet unless it is told a CA.
-	dir := n.cluster.Dir
-	cert, err := tls.LoadX509KeyPair(dir+"/serving.crt", dir+"/serving.key")
-	if err != nil {
+func (n *Node) start(ctx context.Context) error {
+	discardKlog()
+	if err := os.Mkdir(n.dir, 0o700); err != nil {
 		return err
 	}
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	if err != nil {
+	if err := n.connect(); err != nil {
 		return err
 	}
-	err = n.cluster.Apply(ctx, fmt.Sprintf(`apiVersion: v1
-kind: Node
-metadata: {name: %s}
-status:
-  addresses: [{type: InternalIP, address: %s}]
-  daemonEndpoints: {kubeletEndpoint: {Port: %s}}
-`, n.name, HubAddress, port))
-	if err != nil {
+	if err := n.listen(ctx); err != nil {
 		return err
 	}
-	// The kubelet's library reports every session that a test cuts.
-	klog.SetLogger(logr.Discard())
-	mux := http.NewServeMux()
-	mux.HandleFunc("/exec/{namespace}/{pod}/{container}", n.exec)
-	life, stop := context.WithCancel(context.Background())
-	n.stop = stop
-	n.server = &http.Server{
-		Handler: mux, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
-		ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return life },
-		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo),
+	if err := n.register(ctx); err != nil {
+		return err
 	}
-	go n.serve(ln)
+	n.running.Go(n.keepReady)
+	n.running.Go(n.followPods)
 	return nil
 }
 
-// serve ends with Close.
-func (n *Node) serve(ln net.Listener) {
-	err := n.server.ServeTLS(ln, "", "")
-	if errors.Is(err, http.ErrServerClosed) {
-		err = nil
+// connect makes the clients of the API server, with the administrator's rights.
+func (n *Node) connect() (err error) {
+	admin := n.cluster.AdminContext()
+	config := &rest.Config{
+		Host: admin.Server, BearerToken: admin.Token, TLSClientConfig: rest.TLSClientConfig{CAData: admin.CA},
+		Dial: n.cluster.Namespace.Dial, QPS: -1, UserAgent: "testbed-node",
 	}
-	n.ended <- err
+	if n.http, err = rest.HTTPClientFor(config); err != nil {
+		return err
+	}
+	if n.nodes, err = core.NewForConfigAndClient(config, n.http); err != nil {
+		return err
+	}
+	leases, err := coordination.NewForConfigAndClient(config, n.http)
+	if err != nil {
+		return err
+	}
+	n.leases = leases.Leases(leaseNamespace)
+	return nil
 }
 
-// Close ends the node.
+// listen starts the server of the API server's requests.
+func (n *Node) listen(ctx context.Context) error {
+	cert, err := tls.LoadX509KeyPair(filepath.Join(n.cluster.Dir, "serving.crt"), filepath.Join(n.cluster.Dir, "serving.key"))
+	if err != nil {
+		return err
+	}
+	// Whoever reaches the port could run commands: only the holder of the API
+	// server's own client certificate may.
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(n.cluster.ca) {
+		return errors.New("the cluster's CA holds no certificate")
+	}
+	ln, err := n.cluster.Namespace.Listen(ctx, net.JoinHostPort(loopback.String(), "0"))
+	if err != nil {
+		return err
+	}
+	n.port = int32(ln.Addr().(*net.TCPAddr).Port) //nolint:gosec,forcetypeassert // a TCP listener has a TCP address
+	n.conns = &trackedListener{Listener: ln, conns: map[net.Conn]struct{}{}}
+	n.server = &http.Server{
+		Handler: n.handler(),
+		TLSConfig: &tls.Config{
+			Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12,
+			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots,
+		},
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return n.life },
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo),
+	}
+	n.running.Go(n.serve)
+	return nil
+}
+
+// serve ends with the listener, at Close.
+func (n *Node) serve() { _ = n.server.ServeTLS(n.conns, "", "") }
+
+// Name returns the name of the node, for the nodeName of pods.
+func (n *Node) Name() string { return n.name }
+
+// Close ends the node as a crash would: its processes are killed, and the API
+// server still has its objects.
 func (n *Node) Close() error {
 	n.stop()
-	return errors.Join(n.server.Close(), <-n.ended)
+	n.mu.Lock()
+	n.closed = true
+	n.mu.Unlock()
+	var err error
+	if n.server != nil {
+		// The server does not know the connections any more that were upgraded.
+		err = errors.Join(n.server.Close(), n.conns.closeAll())
+	}
+	n.running.Wait()
+	if n.http != nil {
+		n.http.CloseIdleConnections()
+	}
+	return errors.Join(err, os.RemoveAll(n.dir))
 }
 
-// AddPod makes a pod with one container, main, on the node.
-func (n *Node) AddPod(ctx context.Context, namespace, name string) error {
-	return n.cluster.Apply(ctx, fmt.Sprintf(`apiVersion: v1
-kind: Pod
-metadata: {name: %s, namespace: %s}
-spec: {nodeName: %s, containers: [{name: main, image: none}]}
-`, name, namespace, n.name))
+// begin counts a request, for which Close waits, unless it is too late for one.
+func (n *Node) begin() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.closed {
+		n.running.Add(1)
+	}
+	return !n.closed
 }
 
-// exec is the kubelet's handler of the same path.
-func (n *Node) exec(w http.ResponseWriter, r *http.Request) {
-	options, err := kubelet.NewOptions(r)
+// trackedListener knows the connections that it accepted, also once a handler has
+// taken them over.
+type trackedListener struct {
+	net.Listener
+
+	mu    sync.Mutex
+	conns map[net.Conn]struct{} // nil when closed
+}
+
+// Accept implements net.Listener.
+func (l *trackedListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+		return nil, err
 	}
-	const idle, creation = 4 * time.Hour, 30 * time.Second // the kubelet's own
-	kubelet.ServeExec(w, r, processes{}, r.PathValue("pod"), "", r.PathValue("container"), r.URL.Query()["command"], options,
-		idle, creation, remote.SupportedStreamingProtocols)
+	c := &trackedConn{Conn: conn, of: l}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns == nil {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	l.conns[c] = struct{}{}
+	return c, nil
 }
 
-// processes runs commands of containers as processes.
-type processes struct{}
-
-// ExecInContainer implements the kubelet's Executor.
-func (processes) ExecInContainer(ctx context.Context, _ string, _ types.UID, _ string, command []string, in io.Reader, out, problems io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize, _ time.Duration) error {
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	// Without Stdin of its own kind Wait does not wait for a caller that stays.
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return err
+// closeAll closes the connections that are open.
+func (l *trackedListener) closeAll() error {
+	l.mu.Lock()
+	conns := l.conns
+	l.conns = nil
+	l.mu.Unlock()
+	var errs []error
+	for c := range conns {
+		if err := c.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
 	}
-	if out != nil {
-		cmd.Stdout = out
-	}
-	if problems != nil {
-		cmd.Stderr = problems
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	go feed(stdin, in)
-	return cmd.Wait()
+	return errors.Join(errs...)
 }
 
-// feed ends with the caller's stream, which ends at the latest with the exec.
-func feed(to io.WriteCloser, from io.Reader) {
-	if from != nil {
-		_, _ = io.Copy(to, from) // a process may end before its caller
-	}
-	_ = to.Close() // it is gone by then, mostly
+type trackedConn struct {
+	net.Conn
+
+	of *trackedListener
+}
+
+// Close implements net.Conn.
+func (c *trackedConn) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.conns, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
 }
