@@ -181,7 +181,7 @@ func testNode(t *testing.T, network *Namespace) {
 // testTerminal changes the size of a window and asks the shell in it.
 func testTerminal(t *testing.T, cluster *Cluster, args ...string) {
 	ctx := within(t, 30*time.Second)
-	terminal, err := cluster.Admin().Terminal(ctx, 31, 97, args...)
+	terminal, err := cluster.Admin().Terminal(ctx, 31, 97, nil, args...)
 	check(t, err)
 	for _, size := range [][2]uint16{{31, 97}, {44, 133}} {
 		check(t, terminal.Resize(size[0], size[1]))

@@ -29,10 +29,11 @@ type Terminal struct {
 	changed chan struct{} // closed and made anew when shown grows
 }
 
-// Terminal starts kubectl in a terminal of a size. It ends with ctx. The caller
-// calls Wait.
-func (k Kubectl) Terminal(ctx context.Context, rows, columns uint16, args ...string) (*Terminal, error) {
+// Terminal starts kubectl in a terminal of a size, with env added to its
+// environment. It ends with ctx. The caller calls Wait.
+func (k Kubectl) Terminal(ctx context.Context, rows, columns uint16, env []string, args ...string) (*Terminal, error) {
 	t := &Terminal{cmd: k.Command(ctx, args...), done: make(chan struct{}), changed: make(chan struct{})}
+	t.cmd.Env = append(t.cmd.Env, env...)
 	master, slave, err := pty.Open()
 	if err != nil {
 		return nil, fmt.Errorf("terminal: %w", err)
