@@ -30,6 +30,8 @@ ONCE ?=
 # Flags added to go test, for example TESTFLAGS='-run TestSession'.
 TESTFLAGS ?=
 E2E_TIMEOUT ?= 30m
+# Those of e2e with tests that CULVERT_SLOW=1 makes longer.
+SLOW_PACKAGES := ./kubectl
 # The commit whose wire contract must stay compatible; default: the main branch.
 AGAINST ?=
 
@@ -63,6 +65,11 @@ race: cc $(ROWS) ## Run the unit tests alone, with the race detector and fuzz se
 e2e: $(ROWS) ## Run the end-to-end suite against real API servers (the first run builds them)
 	@e2e/bin/build.sh
 	go test -C e2e -json -count=1 -shuffle=on -timeout=$(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(ROWS) record -live $(BUILD)/test-e2e.json
+
+.PHONY: slow
+slow: $(ROWS) ## Run the end-to-end tests that are about long times at their full length (some minutes more)
+	@e2e/bin/build.sh
+	CULVERT_SLOW=1 go test -C e2e -json -count=1 -timeout=$(E2E_TIMEOUT) $(TESTFLAGS) $(SLOW_PACKAGES) | $(ROWS) record -live $(BUILD)/test-slow.json
 
 .PHONY: rows
 rows: $(ROWS) ## Print each row of docs/features.md with the result of the tests that prove it

@@ -34,12 +34,6 @@ func (w *world) accesses(t *testing.T) []access {
 	return list
 }
 
-// pathAccess is the path form in a file of its own.
-func (w *world) pathAccess(t *testing.T, name string) access {
-	t.Helper()
-	return access{name: "path", kubeconfig: w.kubeconfig(t, name, testbed.Kubeconfig(w.url(clusterName), w.ca, w.token))}
-}
-
 // kubeconfig writes a file. The cache of discovery lies beside it.
 func (w *world) kubeconfig(t *testing.T, name string, text []byte) string {
 	t.Helper()

@@ -42,7 +42,7 @@ type idleSession struct {
 func startIdle(t *testing.T, w *world) *idle {
 	t.Helper()
 	ctx := within(t, 30*time.Second)
-	way := w.pathAccess(t, "idle")
+	way := access{name: "path", kubeconfig: w.kubeconfigOf(t, clusterName)}
 	i := &idle{}
 	for _, protocol := range []stream{webSocket, spdy} {
 		c := &client{w: w, way: way, stream: protocol, http: http2}

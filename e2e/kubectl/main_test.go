@@ -57,6 +57,8 @@ func TestKubectl(t *testing.T) {
 	idle := startIdle(t, w)
 	t.Run("matrix", func(t *testing.T) { testMatrix(t, w) })
 	t.Run("upgrades", func(t *testing.T) { testUpgradesNeedHTTP1(t, w) })
+	t.Run("informers", func(t *testing.T) { testInformers(t, w) })
+	t.Run("restart", func(t *testing.T) { testRestart(t, w) })
 	t.Run("idle", func(t *testing.T) { idle.test(t) })
 }
 

@@ -82,7 +82,7 @@ func (w *world) startCluster(ctx context.Context, t *testing.T) {
 	t.Cleanup(func() { check(t, w.node.Close()) })
 	must(t, w.managed.Apply(ctx, strings.ReplaceAll(objects, "POD-DIR", w.podDir)))
 	admin := w.managed.AdminContext()
-	w.direct = configMaps(t, &rest.Config{Host: admin.Server, BearerToken: admin.Token, TLSClientConfig: rest.TLSClientConfig{CAData: admin.CA}})
+	w.direct = configMaps(t, restConfig(admin.Server, admin.Token, admin.CA))
 }
 
 // objects are what the tests find in the cluster. The user is named as the hub maps
@@ -123,11 +123,9 @@ func configMaps(t *testing.T, config *rest.Config) core.ConfigMapInterface {
 	return clientOf(t, config).ConfigMaps(namespace)
 }
 
-// clientOf returns a client of an API server, without limits of its own, that
-// leaves no connection behind.
+// clientOf returns a client of an API server that leaves no connection behind.
 func clientOf(t *testing.T, config *rest.Config) *core.CoreV1Client {
 	t.Helper()
-	config.QPS = -1
 	client, err := rest.HTTPClientFor(config)
 	must(t, err)
 	t.Cleanup(client.CloseIdleConnections)
@@ -138,7 +136,12 @@ func clientOf(t *testing.T, config *rest.Config) *core.CoreV1Client {
 
 // through is the configuration of a client by way of the hub.
 func (w *world) through(cluster string) *rest.Config {
-	return &rest.Config{Host: w.url(cluster), BearerToken: w.token, TLSClientConfig: rest.TLSClientConfig{CAData: w.ca}}
+	return restConfig(w.url(cluster), w.token, w.ca)
+}
+
+// restConfig is that of a client without limits of its own.
+func restConfig(server, token string, ca []byte) *rest.Config {
+	return &rest.Config{Host: server, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAData: ca}, QPS: -1}
 }
 
 // url is where the hub has a cluster.
