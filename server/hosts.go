@@ -197,6 +197,9 @@ func (n *names) hostOf(r *http.Request) (route.Host, bool, error) {
 	name := r.TLS.ServerName
 	asked, found := n.hosts.Lookup(name)
 	switch {
+	case found && !ok && isAddress(authority):
+		// What a client calls the server by its address says nothing about the host.
+		return asked, true, nil
 	case found != ok || ok && (asked != host || !strings.EqualFold(strings.TrimSuffix(name, "."), authority)):
 		return route.Host{}, false, misdirected("the connection is for the host %.253q, and the request for %.253q", name, authority)
 	case !found && n.forProxy(name):
@@ -205,6 +208,12 @@ func (n *names) hostOf(r *http.Request) (route.Host, bool, error) {
 		return route.Host{}, false, misdirected("no host %.253q is known here", name)
 	}
 	return host, ok, nil
+}
+
+// isAddress tells an IP address, or no name at all.
+func isAddress(authority string) bool {
+	_, err := netip.ParseAddr(authority)
+	return authority == "" || err == nil
 }
 
 func misdirected(format string, args ...any) error {
