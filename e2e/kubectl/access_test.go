@@ -3,9 +3,20 @@ package kubectl
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/culvertdev/culvert/e2e/testbed"
+)
+
+const (
+	// domain is the hub's for host names of clusters.
+	domain = "kube.test"
+	// terminatedHost is the name of the cluster by the template. TLS ends at the hub.
+	terminatedHost = "cluster-" + clusterName + "." + domain
+	// passThroughHost is another name of it, for which TLS ends at kube-apiserver,
+	// which has it in its certificate.
+	passThroughHost = "api." + domain
 )
 
 // access is a way to the cluster: a kubeconfig as a user has it.
@@ -26,10 +37,13 @@ func (w *world) accesses(t *testing.T) []access {
 	}{
 		{"direct", "", testbed.Kubeconfigs(direct)},
 		{"path", "O20", testbed.Kubeconfig(w.url(clusterName), w.ca, w.token)},
+		{"SNI terminated", "S3,S16", testbed.Kubeconfig("https://"+terminatedHost+":"+w.hubPort.Number(), w.ca, w.token)},
+		{"SNI pass-through", "S4,S15", testbed.Kubeconfig("https://"+passThroughHost+":"+w.hubPort.Number(), direct.CA, direct.Token)},
 	}
 	list := make([]access, 0, len(ways))
 	for _, way := range ways {
-		list = append(list, access{name: way.name, row: way.row, kubeconfig: w.kubeconfig(t, way.name, way.text)})
+		file := w.kubeconfig(t, strings.ReplaceAll(way.name, " ", "-"), way.text)
+		list = append(list, access{name: way.name, row: way.row, kubeconfig: file})
 	}
 	return list
 }

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 
 // prepare builds what the tests run, while there is a network to get modules from.
 func prepare(ctx context.Context, dir string) error {
-	if err := testbed.Need(ctx, os.Stderr, "tar", "stty:coreutils"); err != nil {
+	if err := testbed.Need(ctx, os.Stderr, "tar", "stty:coreutils", "unshare:util-linux", "mount"); err != nil {
 		return err
 	}
 	if _, err := testbed.ServerBinaries(ctx, os.Stderr); err != nil {

@@ -47,7 +47,11 @@ func (c *client) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (c *client) kubectl() testbed.Kubectl { return c.w.managed.KubectlAs(c.way.kubeconfig) }
+func (c *client) kubectl() testbed.Kubectl {
+	k := c.w.managed.KubectlAs(c.way.kubeconfig)
+	k.Hosts = c.w.hosts
+	return k
+}
 
 func (c *client) arguments(args []string) []string {
 	return slices.Concat([]string{"-v=4", "-n", namespace}, args)

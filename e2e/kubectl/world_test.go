@@ -36,6 +36,7 @@ type world struct {
 	hub     *testbed.Process
 	ca      []byte // verifies the hub
 	token   string // of a user of the hub, who may do everything in the cluster
+	hosts   string // leads the names of clusters to the hub, in place of DNS
 
 	// direct is the API server without Culvert, as its administrator.
 	direct core.ConfigMapInterface
@@ -75,7 +76,7 @@ func (w *world) startCluster(ctx context.Context, t *testing.T) {
 	w.bed, err = testbed.New(ctx, testbed.Config{Dir: w.dir, Servers: servers})
 	must(t, err)
 	t.Cleanup(func() { check(t, w.bed.Close()) })
-	w.managed, err = w.bed.StartCluster(ctx, testbed.ClusterConfig{Name: clusterName})
+	w.managed, err = w.bed.StartCluster(ctx, testbed.ClusterConfig{Name: clusterName, Names: []string{passThroughHost}})
 	must(t, err)
 	w.node, err = w.managed.StartNode(ctx, "node")
 	must(t, err)
@@ -172,14 +173,25 @@ func (w *world) startHub(ctx context.Context, t *testing.T) {
 	w.hubPort, err = testbed.ReservePort(nil, testbed.HubAddress)
 	must(t, err)
 	t.Cleanup(w.hubPort.Close)
+	w.hosts = filepath.Join(w.dir, "hosts")
+	must(t, os.WriteFile(w.hosts, fmt.Appendf(nil, "127.0.0.1 localhost\n%s %s %s\n", testbed.HubAddress, terminatedHost, passThroughHost), 0o600))
+	config := filepath.Join(w.dir, "hub.yaml")
+	must(t, os.WriteFile(config, []byte(hostsConfig), 0o600))
 	w.hub = w.process(ctx, t, testbed.ProcessConfig{
 		Name: "culvert-hub", Path: bin("culvert-hub"),
 		Args: []string{
 			"--listen", w.hubPort.Addr(), "--tls-name", testbed.HubAddress.String(), "--state", w.state(),
-			"--token-file", tokens, "--policy", policy, "--drain-timeout", "2s",
+			"--token-file", tokens, "--policy", policy, "--drain-timeout", "2s", "--config", config,
 		},
 	})
 }
+
+// hostsConfig gives every cluster a name whose TLS ends at the hub, and one cluster
+// another whose TLS does not.
+const hostsConfig = `hosts:
+  domain: ` + domain + `
+  names: [{name: ` + passThroughHost + `, cluster: ` + clusterName + `, mode: passthrough}]
+`
 
 func (w *world) state() string { return filepath.Join(w.dir, "hub") }
 
@@ -196,7 +208,7 @@ func (w *world) startAgent(ctx context.Context, t *testing.T, name string) *test
 		Args: []string{
 			"--hub", w.hubPort.Addr(), "--hub-ca", filepath.Join(out, "ca.crt"),
 			"--cert", filepath.Join(out, "tls.crt"), "--key", filepath.Join(out, "tls.key"), "--kubeconfig", kubeconfig,
-			"--drain-timeout", "2s",
+			"--drain-timeout", "2s", "--pass-through",
 		},
 	})
 	must(t, w.awaitServing(ctx, t, name))

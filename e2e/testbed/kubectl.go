@@ -59,12 +59,20 @@ type Kubectl struct {
 	Path, Kubeconfig string
 	// Namespace is the network it runs in; nil is the caller's own.
 	Namespace *Namespace
+	// Hosts is a file that kubectl sees as /etc/hosts, for names that nobody else
+	// knows; empty is the machine's own. It needs unshare and mount.
+	Hosts string
 }
 
 // Command returns a command that is not started yet, for tests that stream; start
 // it with k.Namespace.Start. It is killed when ctx ends or the caller dies.
 func (k Kubectl) Command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, k.Path, args...)
+	path := k.Path
+	if k.Hosts != "" {
+		// Each stage becomes the next one, so that signals reach kubectl.
+		path, args = "unshare", append([]string{"--mount", "sh", "-c", `mount --bind "$0" /etc/hosts && exec "$@"`, k.Hosts, k.Path}, args...)
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
 	// The discovery cache lies beside the kubeconfig, never in the user's home.
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+k.Kubeconfig,
 		"KUBECACHEDIR="+filepath.Join(filepath.Dir(k.Kubeconfig), "kubectl-cache"), "KUBERC=off")
