@@ -22,6 +22,10 @@ type KubeContext struct {
 	CA     []byte
 	// Token is the user's bearer token; empty means no credential.
 	Token string
+	// ProxyURL is an HTTP proxy, and ServerName what the server's certificate is held
+	// against; both may be empty. client-go uses CA and ServerName for an https proxy,
+	// too.
+	ProxyURL, ServerName string
 }
 
 // LogValue implements slog.LogValuer: the token is not shown.
@@ -39,8 +43,15 @@ func Kubeconfig(server string, ca []byte, token string) []byte {
 func Kubeconfigs(contexts ...KubeContext) []byte {
 	var clusters, users, pairs strings.Builder
 	for _, c := range contexts {
-		fmt.Fprintf(&clusters, "- name: %s\n  cluster: {server: %q, certificate-authority-data: %s}\n",
-			c.Name, c.Server, base64.StdEncoding.EncodeToString(c.CA))
+		further := ""
+		if c.ProxyURL != "" {
+			further += fmt.Sprintf(", proxy-url: %q", c.ProxyURL)
+		}
+		if c.ServerName != "" {
+			further += fmt.Sprintf(", tls-server-name: %q", c.ServerName)
+		}
+		fmt.Fprintf(&clusters, "- name: %s\n  cluster: {server: %q, certificate-authority-data: %s%s}\n",
+			c.Name, c.Server, base64.StdEncoding.EncodeToString(c.CA), further)
 		user := ""
 		if c.Token != "" {
 			user = fmt.Sprintf("token: %q", c.Token)
