@@ -5,7 +5,6 @@ module github.com/culvertdev/culvert/e2e
 go 1.26.0
 
 require (
-	github.com/creack/pty v1.1.24
 	github.com/go-jose/go-jose/v4 v4.1.8
 	github.com/go-logr/logr v1.4.4
 	github.com/google/nftables v0.3.0

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -179,7 +178,7 @@ func (n *Node) startTask(cmd *exec.Cmd, s streams, tty bool) (*task, error) {
 }
 
 func (t *task) startWithTerminal(ns *Namespace, s streams) error {
-	master, slave, err := pty.Open()
+	master, slave, err := openTerminal()
 	if err != nil {
 		return err
 	}
@@ -220,7 +219,7 @@ func (t *task) typeIn(from io.Reader, hangUp bool) {
 // resize ends with the channel.
 func resize(terminal *os.File, sizes <-chan remotecommand.TerminalSize) {
 	for size := range sizes {
-		_ = pty.Setsize(terminal, &pty.Winsize{Rows: size.Height, Cols: size.Width}) // or it is closed
+		_ = resizeTerminal(terminal, size.Height, size.Width) // or it is closed
 	}
 }
 

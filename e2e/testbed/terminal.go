@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-
-	"github.com/creack/pty"
 )
 
 // Terminal is kubectl in a terminal, as a user has it: its input and output are a
@@ -34,7 +32,7 @@ type Terminal struct {
 func (k Kubectl) Terminal(ctx context.Context, rows, columns uint16, env []string, args ...string) (*Terminal, error) {
 	t := &Terminal{cmd: k.Command(ctx, args...), done: make(chan struct{}), changed: make(chan struct{})}
 	t.cmd.Env = append(t.cmd.Env, env...)
-	master, slave, err := pty.Open()
+	master, slave, err := openTerminal()
 	if err != nil {
 		return nil, fmt.Errorf("terminal: %w", err)
 	}
@@ -75,7 +73,7 @@ func (t *Terminal) Type(text string) error {
 
 // Resize changes the size of the window; kubectl gets SIGWINCH.
 func (t *Terminal) Resize(rows, columns uint16) error {
-	return pty.Setsize(t.master, &pty.Winsize{Rows: rows, Cols: columns})
+	return resizeTerminal(t.master, rows, columns)
 }
 
 // Await waits until text is shown, after what an earlier call has found.
