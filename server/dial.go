@@ -47,15 +47,16 @@ func (s *Server) dial(ctx context.Context, cluster string, target wire.Target) (
 	return conn, nil
 }
 
-// open opens a session, for as long as DefaultOpenTimeout.
-func (s *Server) open(ctx context.Context, cluster string, target wire.Target) (*mux.Session, error) {
+// open opens a session, for as long as DefaultOpenTimeout, and returns the name of
+// the agent that was asked.
+func (s *Server) open(ctx context.Context, cluster string, target wire.Target) (*mux.Session, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, DefaultOpenTimeout)
 	defer cancel()
 	id := answer.RequestID(ctx)
 	ctx, opening := s.observer.StartOpen(ctx, telemetry.OpenStart{Cluster: cluster, Target: target, RequestID: id})
-	session, err := s.registry.Open(ctx, cluster, mux.Request{Target: target, RequestID: id, Trace: telemetry.TraceParent(ctx)})
+	session, agent, err := s.registry.Open(ctx, cluster, mux.Request{Target: target, RequestID: id, Trace: telemetry.TraceParent(ctx)})
 	opening.End(err)
-	return session, err
+	return session, agent, err
 }
 
 // DialContext opens a raw TCP session from the named cluster's agent to address,
