@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +171,9 @@ func (c cell) judge(ctx context.Context, t *testing.T, got reply) {
 	}
 	if l.Decision != c.decision || c.rule != "" && l.Rule != c.rule || l.Status != c.status || l.Code != c.code {
 		t.Errorf("the audit line has decision %q by %q, status %d, code %q; want %q by %q, %d, %q", l.Decision, l.Rule, l.Status, l.Code, c.decision, c.rule, c.status, c.code)
+	}
+	if host, err := os.Hostname(); err != nil || l.Hub != host || (l.Agent == host) != (c.decision == "allow") || l.Agent != "" && l.Agent != host {
+		t.Errorf("the audit line has hub %q and agent %q, both on %q: %v", l.Hub, l.Agent, host, err)
 	}
 	if l.Stage != "request" || l.Cluster == "" || l.Method != "GET" || l.Path != c.call.path && !strings.HasSuffix(c.call.path, l.Path) || l.Source == "" || l.Duration <= 0 {
 		t.Errorf("incomplete audit line: %+v", l)
