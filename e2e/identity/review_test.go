@@ -111,6 +111,22 @@ limits: {user: {requestsPerSecond: 20, burst: 20}, body: 64Ki}
 			t.Errorf("%v %d %s", err, got.status, got.body)
 		}
 	})
+	t.Run("N10,N8: while the cluster that decides is down the answer is 503 that names it, and nothing is sent", func(t *testing.T) {
+		must(t, the.hubCluster.APIServer.Kill9())
+		await(503) // once its last answer is a second old
+		before := the.recorder.requests.Load()
+		got, err := h.ask(ctx, call{path: path, token: the.ada})
+		must(t, err)
+		s, err := statusIn(got)
+		if err != nil || got.status != 503 || s.Reason != "ServiceUnavailable" || got.header.Get("X-Culvert-Error") != "unavailable" || !strings.Contains(s.Message, strings.TrimPrefix(the.hubCluster.URL, "https://")) {
+			t.Errorf("%v %d %s", err, got.status, got.body)
+		}
+		if n := the.recorder.requests.Load() - before; n != 0 {
+			t.Errorf("%d requests reached the server", n)
+		}
+		must(t, the.hubCluster.APIServer.Start(ctx))
+		await(200)
+	})
 }
 
 func TestUnverified(t *testing.T) {
