@@ -31,6 +31,9 @@ func unavailable(ctx context.Context, t *testing.T, c call, says ...string) {
 	if got.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
+	if l, err := lineOf(ctx, got); err != nil || l.Authentication != "oidc" && l.Authentication != "token-review" {
+		t.Errorf("the audit line does not say who could not judge: %+v, %v", l, err)
+	}
 }
 
 // TestBackendsDown runs alone and last among those that need them: it takes away
