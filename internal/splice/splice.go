@@ -20,6 +20,10 @@ type Conn interface {
 	CloseWrite() error
 }
 
+// Aborter is a [Conn] that knows how to end so that its peer does not take the end
+// for a clean one. Abort ends reads and writes that wait; Close follows it.
+type Aborter interface{ Abort() }
+
 // Result says how a splice went.
 type Result struct {
 	// AToB and BToA count the bytes of each direction.
@@ -31,7 +35,7 @@ type Result struct {
 // Join copies between a and b until both directions are over, and closes both.
 // The end of a direction is passed on as a half-close. When a side fails, the
 // other is reset: a [*mux.Session] with hop and the reason, a TCP connection with
-// RST.
+// RST, an [Aborter] in its own way.
 func Join(a, b Conn, hop wire.Hop) Result {
 	j := &joint{hop: hop}
 	var r Result
@@ -130,6 +134,8 @@ func abort(c Conn, hop wire.Hop, err error) {
 		c.Reset(codeOf(err), hop, err.Error())
 	case *net.TCPConn:
 		_ = c.SetLinger(0) // fails on a closed connection only
+	case Aborter:
+		c.Abort()
 	}
 	_ = c.Close() // may be closed already
 }
