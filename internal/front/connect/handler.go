@@ -155,6 +155,9 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 func (h *Handler) refuseMethod(w http.ResponseWriter, r *http.Request) {
 	err := &fault.Error{Hop: wire.HopHub, Op: "read request", Code: wire.CodeInvalidTarget,
 		Err: errors.New("method: only CONNECT host:port is served here, plain HTTP is not proxied")}
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
 	status, writeErr := answer.WriteMethod(w, r, err, http.MethodConnect)
 	h.cfg.Logger.InfoContext(r.Context(), "connect refused", "request_id", answer.RequestID(r.Context()), "remote", r.RemoteAddr, "status", status,
 		"error", err, "write_error", writeErr)

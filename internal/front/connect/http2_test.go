@@ -26,7 +26,7 @@ func (b *bed) h2() *http2.Transport {
 }
 
 // connect2 asks for a tunnel; what is written to the returned pipe goes into it.
-func (b *bed) connect2(transport *http2.Transport, authority string) (*http.Response, *io.PipeWriter, context.CancelFunc) {
+func (b *bed) connect2(transport *http2.Transport, authority string) (*http.Response, *io.PipeWriter) {
 	b.t.Helper()
 	r, w := io.Pipe()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -38,7 +38,7 @@ func (b *bed) connect2(transport *http2.Transport, authority string) (*http.Resp
 	res, err := transport.RoundTrip(req)
 	ok(b.t, err)
 	b.t.Cleanup(func() { res.Body.Close(); w.Close() })
-	return res, w, cancel
+	return res, w
 }
 
 func TestHTTP2(t *testing.T) {
@@ -48,7 +48,7 @@ func TestHTTP2(t *testing.T) {
 			_, _ = io.WriteString(conn, "hello ")
 			echo(conn)
 		})
-		res, w, _ := b.connect2(b.h2(), vm)
+		res, w := b.connect2(b.h2(), vm)
 		if res.StatusCode != http.StatusOK || res.ProtoMajor != 2 {
 			t.Fatalf("answer %v", res)
 		}
@@ -66,7 +66,7 @@ func TestHTTP2(t *testing.T) {
 	t.Run("the target's end is END_STREAM", func(t *testing.T) {
 		b := newBed(t, nil)
 		b.target(vm, func(conn *net.TCPConn) { _, _ = io.WriteString(conn, "bye") })
-		res, _, _ := b.connect2(b.h2(), vm)
+		res, _ := b.connect2(b.h2(), vm)
 		if text, err := io.ReadAll(res.Body); err != nil || string(text) != "bye" {
 			t.Errorf("got %q, %v", text, err)
 		}
@@ -77,7 +77,7 @@ func TestHTTP2(t *testing.T) {
 			_, _ = io.ReadFull(conn, make([]byte, 1))
 			_ = conn.SetLinger(0)
 		})
-		res, w, _ := b.connect2(b.h2(), vm)
+		res, w := b.connect2(b.h2(), vm)
 		_, err := io.WriteString(w, "x")
 		ok(t, err)
 		_, err = io.ReadAll(res.Body)
@@ -89,11 +89,14 @@ func TestHTTP2(t *testing.T) {
 		b := newBed(t, nil)
 		got := make(chan error, 1)
 		b.target(vm, func(conn *net.TCPConn) {
+			_, _ = io.WriteString(conn, "x")
 			_, err := io.Copy(io.Discard, conn)
 			got <- err
 		})
-		_, _, cancel := b.connect2(b.h2(), vm)
-		cancel()
+		res, _ := b.connect2(b.h2(), vm)
+		_, err := io.ReadFull(res.Body, make([]byte, 1)) // the target is there
+		ok(t, err)
+		ok(t, res.Body.Close())
 		if err := <-got; err == nil {
 			t.Error("the target saw a clean end")
 		}
@@ -102,8 +105,8 @@ func TestHTTP2(t *testing.T) {
 		b := newBed(t, nil)
 		b.target(vm, echo)
 		transport := b.h2()
-		slow, slowIn, _ := b.connect2(transport, vm)
-		refused, _, _ := b.connect2(transport, "vm1.edge-1.internal:22")
+		slow, slowIn := b.connect2(transport, vm)
+		refused, _ := b.connect2(transport, "vm1.edge-1.internal:22")
 		if refused.StatusCode != http.StatusForbidden {
 			t.Errorf("answer %v", refused)
 		}
@@ -119,7 +122,7 @@ func TestHTTP2(t *testing.T) {
 		b.mayOpen = func(*front.Session) error { close(opening); <-release; return nil }
 		answered := make(chan *http.Response, 1)
 		go func() {
-			res, _, _ := b.connect2(b.h2(), vm)
+			res, _ := b.connect2(b.h2(), vm)
 			answered <- res
 		}()
 		<-opening
