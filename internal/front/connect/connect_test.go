@@ -206,7 +206,7 @@ func TestRefusals(t *testing.T) {
 		{"chunks", head(vm, "Transfer-Encoding: chunked"), 400, "invalid-target"},
 		{"another method", "GET http://vm1.edge-1.internal/ HTTP/1.1\r\nHost: vm1.edge-1.internal\r\nProxy-Authorization: Bearer " + token + "\r\n\r\n", 405, "invalid-target"},
 	} {
-		t.Run("V9: "+c.name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			before := len(b.opened)
 			conn := b.dialPlain()
 			// What follows would be the next request, did the connection go on.
@@ -262,7 +262,7 @@ func TestCredentials(t *testing.T) {
 		}
 	}
 	basic := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
-	t.Run("V9: Bearer, or Basic with the token as the password", func(t *testing.T) {
+	t.Run("Bearer, or Basic with the token as the password", func(t *testing.T) {
 		b := newBed(t, nil)
 		b.target(vm, echo)
 		for _, field := range []string{
@@ -277,7 +277,7 @@ func TestCredentials(t *testing.T) {
 			}
 		}
 	})
-	t.Run("V9: where that is configured, nobody is system:anonymous, and who has a credential is not", func(t *testing.T) {
+	t.Run("where that is configured, nobody is system:anonymous, and who has a credential is not", func(t *testing.T) {
 		b := newBed(t, func(cfg *connect.Config) { cfg.Anonymous = true })
 		b.target(vm, echo)
 		connected(t, b, "X: y")

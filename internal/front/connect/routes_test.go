@@ -61,7 +61,7 @@ func TestRouteProblems(t *testing.T) {
 }
 
 func TestRestrict(t *testing.T) {
-	t.Run("V5: a client of no listed network is cut before it is read", func(t *testing.T) {
+	t.Run("a client of no listed network is cut before it is read", func(t *testing.T) {
 		inner := listen(t)
 		ln := connect.Restrict(inner, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("127.0.0.2/32")}, slog.New(slog.DiscardHandler))
 		defer ln.Close()
