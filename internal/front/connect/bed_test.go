@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -113,6 +114,13 @@ func (b *bed) Open(ctx context.Context, s *front.Session) (*mux.Session, error) 
 		return nil, &fault.Error{Hop: refused.Hop, Op: "open", Code: refused.Code, Cluster: s.Cluster, Err: errors.New(refused.Message)}
 	}
 	return stream, err
+}
+
+// sessions are those that were asked for so far.
+func (b *bed) sessions() []front.Session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.opened)
 }
 
 // serve is the agent's end.
