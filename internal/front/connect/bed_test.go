@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -115,6 +116,13 @@ func (b *bed) Open(ctx context.Context, s *front.Session) (*mux.Session, error) 
 	return stream, err
 }
 
+// sessions are those that were asked for so far.
+func (b *bed) sessions() []front.Session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.opened)
+}
+
 // serve is the agent's end.
 func (b *bed) serve(ctx context.Context, in *mux.Incoming) {
 	target := in.Target()
@@ -207,9 +215,8 @@ type counted struct {
 }
 
 func (c *counted) Write(p []byte) (int, error) {
-	n, err := c.TCPConn.Write(p)
-	c.n.Add(int64(n))
-	return n, err
+	c.n.Add(int64(len(p))) // first, since the peer may read at once
+	return c.TCPConn.Write(p)
 }
 
 func listen(t *testing.T) net.Listener {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -42,7 +43,7 @@ func TestTunnel(t *testing.T) {
 		t.Run(name+": bytes sent early arrive, and each direction ends on its own", func(t *testing.T) {
 			b := newBed(t, nil)
 			b.target(vm, echo)
-			c := b.dialTLSOr(dial)
+			c := dial(b)
 			c.send(head(vm) + "early ")
 			if res := c.answer(); res.StatusCode != http.StatusOK || len(res.TransferEncoding) > 0 || res.Header.Get("Content-Length") != "" {
 				t.Fatalf("answer: %v", res)
@@ -86,22 +87,17 @@ func TestTunnel(t *testing.T) {
 	})
 }
 
-// dialTLSOr makes the client of a test.
-func (b *bed) dialTLSOr(dial func(*bed) *client) *client {
-	b.t.Helper()
-	return dial(b)
-}
-
 func TestNothingBeforeOpen(t *testing.T) {
 	b := newBed(t, nil)
 	b.target(vm, echo)
-	var before int64 = -1
-	b.mayOpen = func(*front.Session) error { before = b.written.Load(); return nil }
+	var before atomic.Int64
+	before.Store(-1)
+	b.mayOpen = func(*front.Session) error { before.Store(b.written.Load()); return nil }
 	c := b.dialPlain()
 	c.send(head(vm))
 	c.answer()
-	if before != 0 {
-		t.Errorf("%d bytes were sent before the session was open", before)
+	if n := before.Load(); n != 0 {
+		t.Errorf("%d bytes were sent before the session was open", n)
 	}
 	if b.written.Load() == 0 {
 		t.Error("the test does not see what is sent")
@@ -207,7 +203,7 @@ func TestRefusals(t *testing.T) {
 		{"another method", "GET http://vm1.edge-1.internal/ HTTP/1.1\r\nHost: vm1.edge-1.internal\r\nProxy-Authorization: Bearer " + token + "\r\n\r\n", 405, "invalid-target"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			before := len(b.opened)
+			before := len(b.sessions())
 			conn := b.dialPlain()
 			// What follows would be the next request, did the connection go on.
 			conn.send(c.request + head(vm))
@@ -221,7 +217,7 @@ func TestRefusals(t *testing.T) {
 			if rest, err := io.ReadAll(conn.r); len(rest) > 0 {
 				t.Errorf("the connection went on: %q, %v", rest, err)
 			}
-			if len(b.opened) > before+1 {
+			if len(b.sessions()) > before+1 {
 				t.Error("what was sent on was taken for a request")
 			}
 			asked := res.Header.Values("Proxy-Authenticate")
@@ -271,7 +267,7 @@ func TestCredentials(t *testing.T) {
 		} {
 			connected(t, b, field)
 		}
-		for _, s := range b.opened {
+		for _, s := range b.sessions() {
 			if s.Caller.User.GetName() != "ada" || s.Cluster != "edge-1" || s.Source == "" {
 				t.Errorf("session %+v", s)
 			}
@@ -282,7 +278,7 @@ func TestCredentials(t *testing.T) {
 		b.target(vm, echo)
 		connected(t, b, "X: y")
 		connected(t, b, "Proxy-Authorization: Bearer "+token)
-		if got := []string{b.opened[0].Caller.User.GetName(), b.opened[1].Caller.User.GetName()}; !slices.Equal(got, []string{"system:anonymous", "ada"}) {
+		if got := []string{b.sessions()[0].Caller.User.GetName(), b.sessions()[1].Caller.User.GetName()}; !slices.Equal(got, []string{"system:anonymous", "ada"}) {
 			t.Errorf("callers %v", got)
 		}
 		c := b.dialPlain()
@@ -300,8 +296,8 @@ func TestCredentials(t *testing.T) {
 		c := b.dialPlain()
 		c.send(head("Edge-9.Hub.example.com.:6443"))
 		c.answer()
-		if len(b.opened) != 1 || b.opened[0].Cluster != "edge-9" || b.opened[0].Target != wire.KubernetesTLS() {
-			t.Errorf("sessions %+v", b.opened)
+		if len(b.sessions()) != 1 || b.sessions()[0].Cluster != "edge-9" || b.sessions()[0].Target != wire.KubernetesTLS() {
+			t.Errorf("sessions %+v", b.sessions())
 		}
 	})
 }

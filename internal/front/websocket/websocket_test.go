@@ -46,14 +46,14 @@ func ok(t testing.TB, err error) {
 // bed is the front end on a TLS listener, with real links to an agent's end that
 // dials the target.
 type bed struct {
-	t       *testing.T
-	server  *httptest.Server
-	pair    *muxtest.Pair
-	target  net.Listener
-	mayOpen error
+	t      *testing.T
+	server *httptest.Server
+	pair   *muxtest.Pair
+	target net.Listener
 
-	mu     sync.Mutex
-	opened []front.Session
+	mu      sync.Mutex
+	refusal error // of Open, where there is one
+	opened  int
 }
 
 // Admit implements front.Sessions.
@@ -65,12 +65,25 @@ func (b *bed) Refuse(context.Context, *front.Session, error) {}
 // Open implements front.Sessions.
 func (b *bed) Open(ctx context.Context, s *front.Session) (*mux.Session, error) {
 	b.mu.Lock()
-	b.opened = append(b.opened, *s)
+	b.opened++
+	refusal := b.refusal
 	b.mu.Unlock()
-	if b.mayOpen != nil {
-		return nil, b.mayOpen
+	if refusal != nil {
+		return nil, refusal
 	}
 	return b.pair.Dialler.Open(ctx, mux.Request{Target: s.Target})
+}
+
+func (b *bed) refuse(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refusal = err
+}
+
+func (b *bed) sessions() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.opened
 }
 
 func newBed(t *testing.T, serve func(*net.TCPConn), change func(*websocket.Config)) *bed {
@@ -366,23 +379,23 @@ func TestUpgrade(t *testing.T) {
 		for code, want := range map[wire.Code]int{
 			wire.CodePermissionDenied: 403, wire.CodeConnectionRefused: 502, wire.CodeUnavailable: 503, wire.CodeDeadlineExceeded: 504, wire.CodeTooManyRequests: 429,
 		} {
-			b.mayOpen = &fault.Error{Hop: wire.HopHub, Op: "open", Code: code}
+			b.refuse(&fault.Error{Hop: wire.HopHub, Op: "open", Code: code})
 			if _, res, err := b.dial(path, nil); res == nil || res.StatusCode != want {
 				t.Errorf("%v: %v, %v", code, res, err)
 			}
 		}
-		b.mayOpen = &fault.Error{Hop: wire.HopTarget, Op: "dial", Code: wire.CodeNotFound}
+		b.refuse(&fault.Error{Hop: wire.HopTarget, Op: "dial", Code: wire.CodeNotFound})
 		if _, res, err := b.dial(path, nil); res == nil || res.StatusCode != 502 {
 			t.Errorf("no such name: %v, %v", res, err)
 		}
 	})
 	t.Run("a plain request opens nothing", func(t *testing.T) {
-		before := len(b.opened)
+		before := b.sessions()
 		res, err := b.server.Client().Get(b.server.URL + path)
 		ok(t, err)
 		defer res.Body.Close()
-		if res.StatusCode != 400 || len(b.opened) != before {
-			t.Errorf("%d, %d sessions", res.StatusCode, len(b.opened)-before)
+		if res.StatusCode != 400 || b.sessions() != before {
+			t.Errorf("%d, %d sessions", res.StatusCode, b.sessions()-before)
 		}
 	})
 }
