@@ -90,7 +90,7 @@ func clusterText(w io.Writer, c admin.Cluster) error {
 		{"Joined", when(c.Joined)}, {"First seen", when(c.FirstSeen)}, {"Last seen", when(c.LastSeen)},
 	}
 	for _, a := range c.Agents {
-		pairs = append(pairs, [2]string{"Agent", fmt.Sprintf("%s, version %s, since %s, %d sessions", a.Remote, a.Version, when(a.Since), a.Sessions)})
+		pairs = append(pairs, [2]string{"Agent", fmt.Sprintf("%s at %s, version %s, since %s, %d sessions", a.Name, a.Remote, a.Version, when(a.Since), a.Sessions)})
 	}
 	for _, cert := range c.Certificates {
 		pairs = append(pairs, [2]string{"Certificate", fmt.Sprintf("serial %s, issued %s, expires %s", cert.Serial, when(cert.Issued), until(cert.NotAfter))})

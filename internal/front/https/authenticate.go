@@ -78,12 +78,13 @@ func (h *Handler) identify(v *visit, judge string) error {
 	caller, err := h.cfg.Identify(v.r, judge)
 	h.cfg.Observer.Metrics.Authenticated(string(caller.Method), outcome(err))
 	if err != nil {
+		v.caller.Method = caller.Method // who refused, or failed
 		return err
 	}
 	v.caller = caller
 	v.seen.User(caller.User.GetName())
 	if caller.Method == identity.MethodCertificate {
-		return checkOrigin(v.r)
+		return identity.CheckOrigin(v.r)
 	}
 	return nil
 }

@@ -49,6 +49,6 @@ func (h *Handler) Server() *http.Server {
 			MaxReceiveBufferPerConnection: uploadConnection,
 		},
 		ConnContext: relay.ConnContext,
-		ErrorLog:    slog.NewLogLogger(h.cfg.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:    slog.NewLogLogger(h.cfg.Logger.Handler(), slog.LevelInfo),
 	}
 }
