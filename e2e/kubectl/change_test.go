@@ -38,7 +38,7 @@ func changeTime() time.Duration {
 	return 15 * time.Second
 }
 
-// change makes one change or one object.
+// object is one of the objects, as it begins.
 func object(name string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"key": "0"}}
 }

@@ -145,9 +145,6 @@ func (n *Node) listen(ctx context.Context) error {
 // serve ends with the listener, at Close.
 func (n *Node) serve() { _ = n.server.ServeTLS(n.conns, "", "") }
 
-// Name returns the name of the node, for the nodeName of pods.
-func (n *Node) Name() string { return n.name }
-
 // Close ends the node as a crash would: its processes are killed, and the API
 // server still has its objects.
 func (n *Node) Close() error {

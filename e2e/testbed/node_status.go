@@ -124,25 +124,24 @@ func (p *pod) report(ctx context.Context) error {
 
 // status is what the containers make of the pod.
 func (p *pod) status() corev1.PodStatus {
-	phase, ready := corev1.PodSucceeded, corev1.ConditionTrue
+	var running, failed bool
+	ready := corev1.ConditionTrue
 	var statuses []corev1.ContainerStatus
 	for _, c := range p.containers {
 		s := c.status()
-		switch {
-		case s.State.Running != nil && phase == corev1.PodSucceeded:
-			phase = corev1.PodRunning
-		case s.State.Terminated != nil && s.State.Terminated.ExitCode != 0 && phase != corev1.PodRunning:
-			phase = corev1.PodFailed
-		}
+		running = running || s.State.Running != nil
+		failed = failed || s.State.Terminated != nil && s.State.Terminated.ExitCode != 0
 		if !s.Ready {
 			ready = corev1.ConditionFalse
 		}
 		statuses = append(statuses, s)
 	}
-	for _, s := range statuses {
-		if s.State.Running != nil {
-			phase = corev1.PodRunning
-		}
+	phase := corev1.PodSucceeded
+	switch {
+	case running:
+		phase = corev1.PodRunning
+	case failed:
+		phase = corev1.PodFailed
 	}
 	now := metav1.Now()
 	var conditions []corev1.PodCondition

@@ -150,33 +150,30 @@ func (c *container) AttachContainer(ctx context.Context, _ string, _ types.UID, 
 	if c.terminal != nil && sizes != nil {
 		go resize(c.terminal, sizes)
 	}
-	left := make(chan struct{})
+	// A caller with outputs stays when its input ends.
+	var left chan struct{}
 	if in != nil {
-		go c.listen(in, left)
+		heard := make(chan struct{})
+		go c.listen(in, heard)
+		if out == nil && problems == nil {
+			left = heard
+		}
 	}
 	select {
 	case <-c.ended:
 		return nil
+	case <-left:
+		return nil
 	case <-l.lost:
 		return errors.New("the caller is gone")
-	case <-left:
-		if out != nil || problems != nil {
-			// Its input alone has ended.
-			select {
-			case <-c.ended:
-			case <-l.lost:
-			case <-ctx.Done():
-			}
-		}
-		return ctx.Err()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// listen takes an attached caller's input, up to its end.
-func (c *container) listen(from io.Reader, left chan<- struct{}) {
-	defer close(left)
+// listen takes an attached caller's input, up to its end, and closes done.
+func (c *container) listen(from io.Reader, done chan<- struct{}) {
+	defer close(done)
 	switch {
 	case c.terminal != nil:
 		_, _ = io.Copy(c.terminal, from) // the container may end before its caller
