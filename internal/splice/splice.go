@@ -128,7 +128,7 @@ func abort(c Conn, hop wire.Hop, err error) {
 	switch c := c.(type) {
 	case *mux.Session:
 		c.Reset(codeOf(err), hop, err.Error())
-	case *net.TCPConn:
+	case interface{ SetLinger(seconds int) error }: // TCP
 		_ = c.SetLinger(0) // fails on a closed connection only
 	}
 	_ = c.Close() // may be closed already
