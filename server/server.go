@@ -139,7 +139,7 @@ func (s *Server) newFront(ctx context.Context) (err error) {
 		return fmt.Errorf("hub identity: %w", err)
 	}
 	s.front, err = https.New(https.Config{
-		Dial: s.dial, Identify: s.identity.Identify, Map: mapper.Map,
+		Dial: s.dial, Choose: s.registry.Choose, Identify: s.identity.Identify, Map: mapper.Map,
 		Policy: s.policy, Labels: s.labels, Limits: s.limits, Audit: s.audit, Observer: s.observer, HeaderBytes: s.cfg.HeaderBytes,
 		Logger: s.log, CA: s.trust.serving.bundle, Health: s.Health, Admin: s.serveAdmin,
 	})

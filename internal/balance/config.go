@@ -71,8 +71,12 @@ func (c *Config) Validate() error {
 	if len(c.Endpoints) == 0 {
 		problems = append(problems, errors.New("endpoints: at least one is needed"))
 	}
-	problems = append(problems, CheckEndpoints(c.Endpoints))
-	problems = append(problems, CheckMethod(c.Method))
+	if err := CheckEndpoints(c.Endpoints); err != nil {
+		problems = append(problems, fmt.Errorf("endpoints: %w", err))
+	}
+	if err := CheckMethod(c.Method); err != nil {
+		problems = append(problems, fmt.Errorf("method: %w", err))
+	}
 	for _, d := range []struct {
 		name  string
 		value time.Duration
@@ -99,7 +103,7 @@ func (c *Config) Validate() error {
 func CheckEndpoints(endpoints []string) error {
 	var problems []error
 	if len(endpoints) > MaxEndpoints {
-		problems = append(problems, fmt.Errorf("endpoints: %d where %d are allowed", len(endpoints), MaxEndpoints))
+		problems = append(problems, fmt.Errorf("%d where %d are allowed", len(endpoints), MaxEndpoints))
 	}
 	seen := make(map[string]bool)
 	for i, endpoint := range endpoints {
@@ -107,9 +111,9 @@ func CheckEndpoints(endpoints []string) error {
 		number, numberErr := strconv.ParseUint(port, 10, 16)
 		switch {
 		case err != nil || host == "" || numberErr != nil || number == 0:
-			problems = append(problems, fmt.Errorf("endpoints[%d]: %.64q: want host:port, without a scheme", i, endpoint))
+			problems = append(problems, fmt.Errorf("[%d]: %.64q: want host:port, without a scheme", i, endpoint))
 		case seen[endpoint]:
-			problems = append(problems, fmt.Errorf("endpoints[%d]: %s is there twice", i, endpoint))
+			problems = append(problems, fmt.Errorf("[%d]: %s is there twice", i, endpoint))
 		}
 		seen[endpoint] = true
 	}
@@ -122,7 +126,7 @@ func CheckMethod(m Method) error {
 	case "", LeastOutstanding, RoundRobin, Random2:
 		return nil
 	default:
-		return fmt.Errorf("balance: %.64q: want %s, %s or %s", string(m), LeastOutstanding, RoundRobin, Random2)
+		return fmt.Errorf("%.64q: want %s, %s or %s", string(m), LeastOutstanding, RoundRobin, Random2)
 	}
 }
 

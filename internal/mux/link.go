@@ -61,12 +61,13 @@ type Link struct {
 	pongDue bool
 	pong    uint64
 	// the peer is to be told how ready this side is
-	statusDue bool
-	credits   list // sessions with credit, RECLAIM, RETURNED or STOP to send
-	fresh     list // sessions that were idle and have data
-	busy      list // the others that have data
-	idle      lru  // sessions by last receipt, for reclaiming
-	finished  bool // the send loop ends once control is empty
+	statusDue  bool
+	statusSent *wire.Status
+	credits    list // sessions with credit, RECLAIM, RETURNED or STOP to send
+	fresh      list // sessions that were idle and have data
+	busy       list // the others that have data
+	idle       lru  // sessions by last receipt, for reclaiming
+	finished   bool // the send loop ends once control is empty
 
 	lone      bool      // the receive loop handles a message of one frame
 	woken     *pump     // by that frame, for the receive loop to run

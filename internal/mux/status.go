@@ -28,7 +28,8 @@ func (l *Link) emitStatus(b *wire.Batch) {
 		return
 	}
 	l.statusDue = false
-	if status := l.cfg.Status(); status != nil {
+	if status := l.cfg.Status(); status != nil && status != l.statusSent {
+		l.statusSent = status
 		b.Append(&wire.Frame{Kind: wire.KindStatus, Status: status})
 	}
 }
