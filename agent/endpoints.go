@@ -34,8 +34,8 @@ func (s *status) changed(state balance.State) {
 // and starting it again would help nobody.
 func (a *Agent) endpointsHealth() []Health {
 	state, ok := a.upstream.Endpoints()
-	if !ok {
-		return nil
+	if !ok || a.cfg.KubernetesProbe.Kind == upstream.ProbeNone {
+		return nil // nobody knows
 	}
 	healthy := 0
 	for _, e := range state.Endpoints {
