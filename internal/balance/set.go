@@ -109,6 +109,13 @@ func (s *Set) Pick(ctx context.Context, tried ...*Lease) (*Lease, error) {
 	return &Lease{set: s, at: at}, nil
 }
 
+// Several tells that there is more than one endpoint, whether they work or not.
+func (s *Set) Several() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.endpoints) > 1
+}
+
 // choose is called with mu held.
 func (s *Set) choose(tried []*Lease) *endpoint {
 	usable := make([]*endpoint, 0, len(s.endpoints))

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -30,7 +31,7 @@ type balanced struct {
 
 // RoundTrip implements [http.RoundTripper]. A request whose endpoint could not be
 // connected to, and one that can be made twice whose connection broke before there
-// was an answer, goes to another endpoint where one works. The answer's body has
+// was an answer, or within a short one, goes to another endpoint where one works. The answer's body has
 // to be read to its end or closed, until when the request counts as under way.
 func (b *balanced) RoundTrip(r *http.Request) (*http.Response, error) {
 	body := hold(r)
@@ -43,6 +44,9 @@ func (b *balanced) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, noEndpoint(err, failed)
 		}
 		res, connected, err := b.send(r, lease, body)
+		if err == nil {
+			err = b.complete(r, res)
+		}
 		if err == nil {
 			body.end(false)
 			relay.Hold(res, lease.Done)
@@ -90,6 +94,32 @@ func (b *balanced) send(r *http.Request, lease *balance.Lease, body *heldBody) (
 		res.Request = r
 	}
 	return res, got.Load(), err
+}
+
+// maxComplete bounds the answers that are awaited as a whole, in bytes.
+const maxComplete = 16 << 10
+
+// complete waits for the rest of a short answer whose length is known: when the
+// endpoint dies in the middle of it another one can still be asked. Nothing of a
+// stream, which has no length, is ever held back.
+func (b *balanced) complete(r *http.Request, res *http.Response) error {
+	if r.Method != http.MethodGet || !repeatable(r) || res.ContentLength <= 0 || res.ContentLength > maxComplete || !b.set.Several() {
+		return nil
+	}
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		// Why it broke is what counts.
+		_ = res.Body.Close()
+		return err
+	}
+	res.Body = &wholeBody{Reader: bytes.NewReader(text), Closer: res.Body}
+	return nil
+}
+
+// wholeBody is a body that has arrived.
+type wholeBody struct {
+	io.Reader
+	io.Closer
 }
 
 // repeatable tells that making r twice does what making it once does (RFC 9110

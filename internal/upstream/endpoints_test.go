@@ -341,6 +341,45 @@ func TestEjection(t *testing.T) {
 			t.Errorf("%d requests were made of 12, %d were lost", n, lost)
 		}
 	})
+	t.Run("D13: a short answer that breaks off is made up for, and a stream passes at once", func(t *testing.T) {
+		var broken atomic.Int64
+		next := make(chan struct{})
+		u, _, _ := pair(t, upstream.Probe{}, func(name string) http.HandlerFunc {
+			return func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Query().Has("watch"):
+					_, _ = io.WriteString(w, "event\n")
+					_ = http.NewResponseController(w).Flush()
+					<-next
+				case name == "one":
+					broken.Add(1)
+					w.Header().Set("Content-Length", "10")
+					_, _ = io.WriteString(w, "half")
+					_ = http.NewResponseController(w).Flush()
+					panic(http.ErrAbortHandler)
+				default:
+					_, _ = io.WriteString(w, "ten letter")
+				}
+			}
+		})
+		for range 6 {
+			if res, body := ask(t, u, wire.KubernetesAPI(), "/", asAlice); res.StatusCode != 200 || body != "ten letter" {
+				t.Errorf("got %s %q", res.Status, body)
+			}
+		}
+		if broken.Load() == 0 {
+			t.Error("the one that breaks was never asked")
+		}
+		conn := session(t, u, wire.KubernetesAPI())
+		_, err := io.WriteString(conn, "GET /?watch=1 HTTP/1.1\r\nHost: x\r\n"+asAlice+"\r\n\r\n")
+		ok(t, err)
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		ok(t, err)
+		line, err := bufio.NewReader(res.Body).ReadString('\n')
+		if close(next); err != nil || line != "event\n" {
+			t.Errorf("got %q, %v", line, err)
+		}
+	})
 	t.Run("D20: what is not verified gets no request, and is refused as that where there is nothing else", func(t *testing.T) {
 		_, foreign := certificate(t, apiName)
 		var impostor *endpoint
@@ -405,13 +444,11 @@ func TestProbeKinds(t *testing.T) {
 		u, one, _ := pair(t, probe, handler)
 		await(t, "it is probed", func() bool { _, yes := asked.Load("GET /readyz " + apiName + ` "Bearer agent" ""`); return yes })
 		connections := one.shakes.Load()
-		for _, silent := range []int{401, 403, 404, 429, 200} {
-			status.Store(int64(silent))
-			goal := probes.Load() + 3
-			await(t, "some more probes", func() bool { return probes.Load() > goal })
-			if slices.Contains(failed(u), true) {
-				t.Errorf("%d took it out", silent)
-			}
+		status.Store(429)
+		goal := probes.Load() + 5
+		await(t, "some more probes", func() bool { return probes.Load() > goal })
+		if slices.Contains(failed(u), true) {
+			t.Error("one that has much to do was taken out")
 		}
 		if n := one.shakes.Load(); n > connections+1 {
 			t.Errorf("probes made %d connections", n)
@@ -432,6 +469,30 @@ func TestProbeKinds(t *testing.T) {
 		}
 		status.Store(200)
 		await(t, "it is back", func() bool { return !slices.Contains(failed(u), true) })
+	})
+	t.Run("D13: who may not ask takes nothing out, and an API server that has forgotten its rules is not ready", func(t *testing.T) {
+		for _, silent := range []int{401, 403, 404} {
+			var status, probes atomic.Int64
+			status.Store(int64(silent))
+			u, one, _ := pair(t, quickly(upstream.ProbeHTTP), func(string) http.HandlerFunc {
+				return func(w http.ResponseWriter, _ *http.Request) {
+					w.WriteHeader(int(status.Load()))
+					probes.Add(1)
+				}
+			})
+			await(t, "both were probed four times", func() bool { return probes.Load() > 8 })
+			if slices.Contains(failed(u), true) {
+				t.Errorf("%d took an endpoint out that was never ready", silent)
+			}
+			status.Store(200)
+			goal := probes.Load() + 4
+			await(t, "both are ready", func() bool { return probes.Load() > goal })
+			status.Store(int64(silent))
+			await(t, "they are out", func() bool { return slices.Equal(failed(u), []bool{true, true}) })
+			if state, _ := u.Endpoints(); !strings.Contains(state.Why(), fmt.Sprintf("%s: /readyz answers %d", one.address, silent)) {
+				t.Errorf("why: %q", state.Why())
+			}
+		}
 	})
 	t.Run("D13: an anonymous probe of another path has no credential", func(t *testing.T) {
 		var asked sync.Map

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -52,8 +53,10 @@ type Probe struct {
 	// Kind is the way; empty is none.
 	Kind ProbeKind `json:"kind,omitempty"`
 	// Path is what a probe of kind http asks for; default [DefaultProbePath]. The
-	// answer 200 is healthy. So are 401, 403, 404 and 429: who answers so works, and
-	// does not tell the agent whether it is ready.
+	// answer 200 is healthy, and so is 429: who answers so has much to do. As long as
+	// no endpoint has ever answered 200 the answers 401, 403 and 404 are healthy, too:
+	// they mean that the agent may not ask. Afterwards they mean an API server that
+	// does not know its own rules yet, as one has that is starting.
 	Path string `json:"path,omitempty"`
 	// Anonymous sends no credential of the agent with a probe of kind http.
 	Anonymous bool `json:"anonymous,omitempty"`
@@ -114,6 +117,7 @@ type prober struct {
 	tls                  *tls.Config // nil where the server has none
 	pool                 *http.Transport
 	way                  http.RoundTripper
+	told                 atomic.Bool // an endpoint has answered 200
 }
 
 // Bounds of an answer to a probe, in bytes.
@@ -204,9 +208,14 @@ func (p *prober) get(ctx context.Context, address string) error {
 	_ = res.Body.Close()
 	switch res.StatusCode {
 	case http.StatusOK:
+		p.told.Store(true)
 		return err
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests:
+	case http.StatusTooManyRequests:
 		return nil
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		if !p.told.Load() {
+			return nil
+		}
 	}
 	return fmt.Errorf("%s answers %d%s", cmp.Or(p.Path, DefaultProbePath), res.StatusCode, failedCheck(string(text)))
 }
