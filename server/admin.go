@@ -139,6 +139,7 @@ func addAgent(to *admin.Cluster, agent registry.Agent) {
 	to.Agents = append(to.Agents, admin.Agent{
 		Name: agent.Name, Version: agent.Version, Remote: agent.Remote.String(), Since: agent.Since.UTC(),
 		RTT: metav1.Duration{Duration: agent.Stats.RTT}, Sessions: agent.Stats.Sessions,
+		Draining: agent.Stats.Draining, KubernetesFailure: agent.KubernetesFailure(),
 	})
 }
 

@@ -88,6 +88,11 @@ type Agent struct {
 	Since    time.Time       `json:"since"`
 	RTT      metav1.Duration `json:"rtt,omitzero"`
 	Sessions int             `json:"sessions"`
+	// Draining tells that it takes no new sessions.
+	Draining bool `json:"draining,omitempty"`
+	// KubernetesFailure is why the agent cannot reach its API server, as it says;
+	// empty where it can, or says nothing.
+	KubernetesFailure string `json:"kubernetesFailure,omitempty"`
 }
 
 // Certificate is one that the hub issued to a cluster's agent.

@@ -29,6 +29,12 @@ type Config struct {
 	// the agent that has the session, which may be known after the first Write only.
 	// The handler owns it.
 	Dial func(ctx context.Context, cluster string, target wire.Target) (net.Conn, error)
+	// Choose names the agent of a cluster that a request should go to, before a
+	// session for it is taken from the pool or dialled: the pool keeps sessions of each
+	// agent apart. Its done is called when the request, its stream included, is over.
+	// Dial is told the agent by [ChosenAgent]. It fails with a [*fault.Error]. Nil: all
+	// sessions to a target of a cluster are alike.
+	Choose func(ctx context.Context, cluster string, target wire.Target) (agent uint64, done func(), err error)
 	// Identify says who sent a request: [identity.Chain.Identify]. It is required.
 	Identify func(r *http.Request, cluster string) (identity.Caller, error)
 	// Map says who a user is on a cluster: [identity.Mapper.Map]. It is required.
