@@ -56,6 +56,8 @@ type Server struct {
 	audit      *audit.Log       // nil without sinks
 	raw        sync.WaitGroup   // raw sessions whose end is still to be recorded
 
+	hostName hostName // nil without names for clusters
+
 	observation observation
 	observer    telemetry.Observer
 
@@ -142,6 +144,7 @@ func (s *Server) newFront(ctx context.Context) (err error) {
 		Dial: s.dial, Identify: s.identity.Identify, Map: mapper.Map,
 		Policy: s.policy, Labels: s.labels, Limits: s.limits, Audit: s.audit, Observer: s.observer, HeaderBytes: s.cfg.HeaderBytes,
 		Logger: s.log, CA: s.trust.serving.bundle, Health: s.Health, Admin: s.serveAdmin,
+		Kubeconfig: s.kubeconfig, Clusters: s.clusterNames,
 	})
 	if err != nil {
 		return fmt.Errorf("hub front end: %w", err)
