@@ -65,8 +65,12 @@ func notReadyUnlessFinal(cluster, wait string, err error) error {
 		return notReady(cluster, wait, err)
 	}
 	switch f.Code {
-	case wire.CodeNotFound, wire.CodePermissionDenied, wire.CodeUnauthenticated, wire.CodeInvalidTarget, wire.CodeTooManyRequests, wire.CodeCanceled:
+	case wire.CodePermissionDenied, wire.CodeUnauthenticated, wire.CodeTooManyRequests, wire.CodeCanceled:
 		return f
+	case wire.CodeNotFound, wire.CodeInvalidTarget:
+		if f.Hop == wire.HopHub { // at another hop it is of an agent that cannot, or not yet
+			return f
+		}
 	}
 	return notReady(cluster, wait, f)
 }
