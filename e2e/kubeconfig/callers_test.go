@@ -18,7 +18,7 @@ func TestCallers(t *testing.T) {
 	ctx := within(t, 3*time.Minute)
 	the.agent(ctx, t, "callers", the.enrol(ctx, t, "edge-1"))
 	me := []string{"--token-file", the.aliceFile, "--cluster", "edge-1", "--wait", "60s"}
-	file := func(t *testing.T, args ...string) string {
+	newFile := func(t *testing.T, args ...string) string {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "config")
 		_, err := the.kubeconfig(ctx, append(args, "--output", path)...)
@@ -35,7 +35,7 @@ func TestCallers(t *testing.T) {
 		return string(text)
 	}
 	t.Run("S16,O20: culvert kubeconfig makes a file that kubectl works with, and no secret is in it", func(t *testing.T) {
-		made := file(t, me...)
+		made := newFile(t, me...)
 		lists(ctx, t, made)
 		lists(ctx, t, made, "--context", "edge-1")
 		if strings.Contains(read(t, made), the.alice) {
@@ -46,7 +46,7 @@ func TestCallers(t *testing.T) {
 		}
 	})
 	t.Run("S16: with --embed-token the file works on a machine without culvert", func(t *testing.T) {
-		made := file(t, append(me, "--embed-token")...)
+		made := newFile(t, append(me, "--embed-token")...)
 		if strings.Contains(read(t, made), "exec:") {
 			t.Error("it needs a program")
 		}
@@ -55,7 +55,7 @@ func TestCallers(t *testing.T) {
 	t.Run("S16: twenty kubectl at once cost one run of the program that gives the token", func(t *testing.T) {
 		calls := filepath.Join(t.TempDir(), "calls")
 		line := fmt.Sprintf("echo called >> %s; cat %s", calls, the.aliceFile)
-		made := file(t, "--token-command", line, "--cluster", "edge-1", "--wait", "60s")
+		made := newFile(t, "--token-command", line, "--cluster", "edge-1", "--wait", "60s")
 		var all sync.WaitGroup
 		for range 20 {
 			all.Go(func() {
@@ -122,22 +122,22 @@ func TestCallers(t *testing.T) {
 		}
 		// The user of the cluster itself works both ways: pass-through is on.
 		from := []string{"--token-file", the.aliceFile, "--from", "managed", "--kubeconfig", admin, "--wait", "60s"}
-		tunnel := file(t, append(from, "--cluster", "edge-1")...)
+		tunnel := newFile(t, append(from, "--cluster", "edge-1")...)
 		if text := read(t, tunnel); !strings.Contains(text, "server: "+the.url()+"/edge-1\n") {
 			t.Error(text)
 		}
-		direct := file(t, append(from, "--cluster", "edge-direct")...)
+		direct := newFile(t, append(from, "--cluster", "edge-direct")...)
 		if text := read(t, direct); !strings.Contains(text, "server: "+the.managed.URL+"\n") {
 			t.Error(text)
 		}
-		both := file(t, append(from, "--cluster", "edge-1", "--access", "both")...)
+		both := newFile(t, append(from, "--cluster", "edge-1", "--access", "both")...)
 		lists(ctx, t, tunnel, "--context", "edge-1")
 		lists(ctx, t, direct, "--context", "edge-direct")
 		lists(ctx, t, both, "--context", "edge-1-tunnel")
 		lists(ctx, t, both, "--context", "edge-1-direct")
 	})
 	t.Run("S16: a bound token of a service account, asked for as the caller through the tunnel, is the user, and expires", func(t *testing.T) {
-		made := file(t, append(me, "--token-request", "ci/deployer", "--duration", "15m")...)
+		made := newFile(t, append(me, "--token-request", "ci/deployer", "--duration", "15m")...)
 		out, err := kubectl(ctx, made, "auth", "whoami")
 		if err != nil || !strings.Contains(out, "system:serviceaccount:ci:deployer") {
 			t.Errorf("%v %s", err, out)
@@ -150,7 +150,7 @@ func TestCallers(t *testing.T) {
 		}
 	})
 	t.Run("S16: with --rotate the plugin gets such a token whenever one is needed", func(t *testing.T) {
-		made := file(t, append(me, "--token-request", "ci/deployer", "--duration", "15m", "--rotate")...)
+		made := newFile(t, append(me, "--token-request", "ci/deployer", "--duration", "15m", "--rotate")...)
 		if strings.Contains(read(t, made), "token: ey") {
 			t.Error("a token is in the file")
 		}
@@ -191,7 +191,7 @@ func TestCallers(t *testing.T) {
 			t.Error(text)
 		}
 		lists(ctx, t, file)
-		if text := read(t, file(t, me...)); strings.Contains(text, "insecure") || !strings.Contains(text, "certificate-authority-data") {
+		if text := read(t, newFile(t, me...)); strings.Contains(text, "insecure") || !strings.Contains(text, "certificate-authority-data") {
 			t.Error(text)
 		}
 	})
