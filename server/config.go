@@ -37,6 +37,11 @@ type Config struct {
 	Listen []string `json:"listen,omitempty"`
 	// AgentListen are addresses that serve agents only. Default none.
 	AgentListen []string `json:"agentListen,omitempty"`
+	// Hosts gives clusters host names. Default none.
+	Hosts *Hosts `json:"hosts,omitempty"`
+	// ProxyProtocol takes the word of load balancers about clients' addresses. Default
+	// of none.
+	ProxyProtocol *ProxyProtocol `json:"proxyProtocol,omitempty"`
 	// State is the folder with the hub's CAs and its store, created at first
 	// start. Required.
 	State string `json:"state,omitempty"`
@@ -169,6 +174,12 @@ func (c *Config) Validate() error {
 	}
 	if c.State == "" {
 		problems = append(problems, errors.New("state: required: the folder that keeps the hub's CAs and its store"))
+	}
+	if _, err := c.hosts(); err != nil {
+		problems = append(problems, prefixed("hosts", err)...)
+	}
+	if _, err := c.balancers(); err != nil {
+		problems = append(problems, err)
 	}
 	problems = append(problems, c.trustProblems()...)
 	problems = append(problems, c.accessProblems()...)

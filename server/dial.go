@@ -47,14 +47,24 @@ func (s *Server) dial(ctx context.Context, cluster string, target wire.Target) (
 	return conn, nil
 }
 
-// open opens a session, for as long as DefaultOpenTimeout.
-func (s *Server) open(ctx context.Context, cluster string, target wire.Target) (*mux.Session, error) {
+// open opens a session, for as long as DefaultOpenTimeout. As much of first as may
+// travels with the open, and the rest after it.
+func (s *Server) open(ctx context.Context, cluster string, target wire.Target, first []byte) (*mux.Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, DefaultOpenTimeout)
 	defer cancel()
 	id := answer.RequestID(ctx)
 	ctx, opening := s.observer.StartOpen(ctx, telemetry.OpenStart{Cluster: cluster, Target: target, RequestID: id})
-	session, err := s.registry.Open(ctx, cluster, mux.Request{Target: target, RequestID: id, Trace: telemetry.TraceParent(ctx)})
+	head := first[:min(len(first), mux.MaxFirst)]
+	session, err := s.registry.Open(ctx, cluster, mux.Request{Target: target, Payload: head, RequestID: id, Trace: telemetry.TraceParent(ctx)})
 	opening.End(err)
+	if err == nil && len(head) < len(first) {
+		// The peer may grant less than this.
+		stop := context.AfterFunc(ctx, func() { session.Reset(wire.CodeDeadlineExceeded, wire.HopHub, "the first bytes took too long") })
+		defer stop()
+		if _, err = session.Write(first[len(head):]); err != nil {
+			session.Reset(wire.CodeCanceled, wire.HopHub, "the first bytes could not be written")
+		}
+	}
 	return session, err
 }
 

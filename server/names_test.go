@@ -30,10 +30,18 @@ func TestByName(t *testing.T) {
 	h := start(t, cfg)
 	t.Run("D16: each name has its certificate, chosen by SNI", func(t *testing.T) {
 		for name, want := range map[string]string{
-			"one.example.com": "one.example.com", "a.two.example.com": "*.two.example.com", "localhost": "localhost", "unknown.example.com": "one.example.com",
+			"one.example.com": "one.example.com", "a.two.example.com": "*.two.example.com", "localhost": "localhost", "": "one.example.com",
 		} {
 			if got := h.shown(name).DNSNames; !slices.Contains(got, want) {
 				t.Errorf("%s: %v, want %s", name, got, want)
+			}
+		}
+	})
+	t.Run("D20: a name that no certificate has is refused as such", func(t *testing.T) {
+		for _, name := range []string{"unknown.example.com", "a.b.two.example.com", "two.example.com", "example.com"} {
+			_, err := h.dial(func(cfg *tls.Config) { cfg.ServerName = name })
+			if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+				t.Errorf("%s: %v", name, err)
 			}
 		}
 	})

@@ -71,7 +71,7 @@ func (r *rawSession) open(ctx context.Context, decide bool) (*mux.Session, error
 		seen.User = r.Caller.User.GetName()
 	}
 	ctx, r.seen = s.observer.StartSession(ctx, seen)
-	stream, err := s.open(ctx, r.Cluster, r.Target)
+	stream, err := s.open(ctx, r.Cluster, r.Target, r.First)
 	if err != nil {
 		r.seen.End(telemetry.SessionEnd{Err: err})
 		r.refused(ctx, err)

@@ -25,6 +25,7 @@ import (
 	"github.com/culvertdev/culvert/internal/front"
 	"github.com/culvertdev/culvert/internal/front/admin"
 	"github.com/culvertdev/culvert/internal/front/https"
+	"github.com/culvertdev/culvert/internal/front/sni"
 	"github.com/culvertdev/culvert/internal/identity"
 	"github.com/culvertdev/culvert/internal/limit"
 	"github.com/culvertdev/culvert/internal/mux"
@@ -61,7 +62,9 @@ type Server struct {
 	observation observation
 	observer    telemetry.Observer
 
+	names  *names
 	front  *https.Handler
+	sni    *sni.Server
 	web    *http.Server
 	admin  *admin.Handler
 	socket *admin.Server
@@ -140,8 +143,14 @@ func (s *Server) newFront(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("hub identity: %w", err)
 	}
+	hosts, err := s.cfg.hosts()
+	if err != nil {
+		return fmt.Errorf("hosts: %w", err)
+	}
+	s.names = newNames(s.cfg, hosts, s.trust)
+	s.sni = sni.New(sni.Config{Sessions: sessions{s}, Certificate: s.identity.ByCertificate, Logger: s.log})
 	s.front, err = https.New(https.Config{
-		Dial: s.dial, Identify: s.identity.Identify, Map: mapper.Map,
+		HostOf: s.names.hostOf, Dial: s.dial, Identify: s.identity.Identify, Map: mapper.Map,
 		Policy: s.policy, Labels: s.labels, Limits: s.limits, Audit: s.audit, Observer: s.observer, HeaderBytes: s.cfg.HeaderBytes,
 		Logger: s.log, CA: s.trust.serving.bundle, Health: s.Health, Admin: s.serveAdmin,
 		Kubeconfig: s.kubeconfig, Clusters: s.clusterNames,
@@ -188,10 +197,14 @@ func (s *Server) listen(ctx context.Context) error {
 	both := front.Config{
 		TunnelProtocol: tunnel.Protocol, Tunnel: s.trust.agents(),
 		EnrolProtocol: enrol.Protocol, Enrol: s.trust.newcomers(),
-		Web: s.trust.clients(), Logger: s.log,
+		Web: s.names.web, ByName: s.names.byName, Logger: s.log,
+	}
+	var err error
+	if both.Balancers, err = s.cfg.balancers(); err != nil {
+		return err
 	}
 	agents := both
-	agents.Web = nil
+	agents.Web, agents.ByName = nil, nil
 	if err := s.listenOn(ctx, "listen", s.cfg.Listen, both); err != nil {
 		return err
 	}
@@ -228,7 +241,7 @@ func (s *Server) ServingCA() []byte { return s.trust.serving.bundle() }
 // Run serves until ctx ends, then drains for at most Config.DrainTimeout and
 // frees everything. A listener that fails ends it with an error.
 func (s *Server) Run(ctx context.Context) error {
-	failed := make(chan error, 4*len(s.ports)+3)
+	failed := make(chan error, 5*len(s.ports)+3)
 	serve := func(what string, f func() error) {
 		if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			failed <- fmt.Errorf("%s: %w", what, err)
@@ -243,6 +256,7 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, p := range s.ports {
 		start("listener", p.Serve)
 		start("https", func() error { return s.web.Serve(p.Web()) })
+		start("streams", func() error { return s.sni.Serve(p.Streams()) })
 		start("tunnel", func() error { return s.tunnel.Serve(p.Tunnel()) })
 		start("enrolment", func() error { return s.enrol.Serve(p.Enrol()) })
 	}
@@ -299,6 +313,7 @@ func (s *Server) drain() error {
 	if cut := s.tunnel.Shutdown(ctx, wire.CodeDraining, "the hub is stopping"); cut != nil {
 		s.log.Warn("sessions were cut at the end of the drain", "timeout", s.cfg.DrainTimeout.Duration)
 	}
+	s.sni.Close()
 	s.raw.Wait() // every link is gone, and each session's end is being recorded
 	return err
 }
@@ -312,6 +327,9 @@ func (s *Server) Close() error {
 	}
 	if s.socket != nil {
 		errs = append(errs, s.socket.Close())
+	}
+	if s.sni != nil {
+		s.sni.Close()
 	}
 	if s.front != nil {
 		s.front.Close()

@@ -28,11 +28,11 @@ type serving struct {
 func loadServing(cfg Config, authority *pki.Authority) (*serving, error) {
 	s := &serving{}
 	options := []pki.Option{pki.WithLogger(cfg.Logger), openKeys(cfg.Certificates)}
+	lifetime := DefaultServingLifetime
+	if c := cfg.Certificates; c != nil && c.ServingLifetime.Duration > 0 {
+		lifetime = c.ServingLifetime.Duration
+	}
 	if authority.CanSign() {
-		lifetime := DefaultServingLifetime
-		if c := cfg.Certificates; c != nil && c.ServingLifetime.Duration > 0 {
-			lifetime = c.ServingLifetime.Duration
-		}
 		var err error
 		s.self, err = pki.SelfServing(authority, PKIDir(cfg.State), cfg.selfNames(),
 			append(options, pki.WithName("own serving certificate"), pki.WithLifetime(lifetime))...)
@@ -50,6 +50,20 @@ func loadServing(cfg Config, authority *pki.Authority) (*serving, error) {
 		s.watched = append(s.watched, s.self)
 	case len(pairs) == 0:
 		return nil, errors.New("certificates.serving.key: required: the hub has no serving certificate, and cannot issue one without the key")
+	}
+	names, err := cfg.hosts()
+	if err != nil {
+		return nil, fmt.Errorf("hosts: %w", err)
+	}
+	if names != nil && authority.CanSign() {
+		// For names that no supplied certificate has, which come before it.
+		pair, err := pki.SelfServing(authority, PKIDir(cfg.State), append(names.Names(), proxyNames...),
+			append(options, pki.WithName("own certificate of host names"), pki.WithFileBase("hosts"), pki.WithLifetime(lifetime))...)
+		if err != nil {
+			return nil, fmt.Errorf("hosts: %w", err)
+		}
+		pairs = append(pairs, pair)
+		s.watched = append(s.watched, pair)
 	}
 	if s.selector, err = pki.NewSelector(pairs...); err != nil {
 		return nil, err

@@ -21,6 +21,8 @@ type blocks struct {
 	audit        server.Audit
 	auditFile    server.AuditFile
 	telemetry    server.Telemetry
+	hosts        server.Hosts
+	balancers    server.ProxyProtocol
 }
 
 // newBlocks starts with what the file has.
@@ -36,6 +38,8 @@ func newBlocks(cfg *server.Config) *blocks {
 	take(&b.audit, cfg.Audit)
 	take(&b.auditFile, b.audit.File)
 	take(&b.telemetry, cfg.Telemetry)
+	take(&b.hosts, cfg.Hosts)
+	take(&b.balancers, cfg.ProxyProtocol)
 	return b
 }
 
@@ -46,6 +50,9 @@ func take[T any](into, from *T) {
 }
 
 func (b *blocks) bind(f *pflag.FlagSet) {
+	f.StringVar(&b.hosts.Domain, "hosts-domain", b.hosts.Domain, "domain below which every cluster has a host name, "+server.DefaultHostTemplate+" (default none)")
+	f.StringVar(&b.hosts.Mode, "hosts-mode", b.hosts.Mode, "where TLS for these names ends: terminate at the hub, or passthrough at the cluster's API server (default \""+server.ModeTerminate+"\")")
+	f.StringArrayVar(&b.balancers.From, "proxy-protocol-from", b.balancers.From, "network or address of a load balancer that says by the PROXY protocol where connections come from (repeat; default none)")
 	f.StringVar(&b.tls.MinVersion, "tls-min-version", b.tls.MinVersion, "least TLS version for clients, 1.2 or 1.3 (default \""+server.DefaultMinVersion+"\"; agents always have 1.3)")
 	f.StringArrayVar(&b.tls.CipherSuites, "tls-cipher-suite", b.tls.CipherSuites, "cipher suite of TLS 1.2 by its IANA name (repeat; default: all with ECDHE and AEAD)")
 	f.StringVar(&b.tls.PassphraseFile, "tls-key-passphrase-file", b.tls.PassphraseFile, "file whose first line is the passphrase of an encrypted --tls-key")
@@ -80,6 +87,8 @@ func (b *blocks) apply(cfg *server.Config) {
 	give(&b.audit.File, &b.auditFile)
 	give(&cfg.Audit, &b.audit)
 	give(&cfg.Telemetry, &b.telemetry)
+	give(&cfg.Hosts, &b.hosts)
+	give(&cfg.ProxyProtocol, &b.balancers)
 }
 
 func give[T any](into **T, block *T) {

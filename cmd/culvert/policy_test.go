@@ -195,7 +195,7 @@ func TestPolicy(t *testing.T) {
 		clitest.Fails("climbing path", with("--path", "/api/../x"), "--path: "),
 		clitest.Fails("path that nothing reads", with("--path", "/api/v1/watch"), "--path: read path"),
 		clitest.Fails("verb of another path", with("--path", "/api/v1/pods", "--verb", "get"), `has the verb "list", not "get"`),
-		clitest.Fails("service without a namespace", with("--service", "web"), "--service: ", "NAMESPACE/NAME"),
+		clitest.Fails("service without a namespace", with("--service", "web"), "--service: ", "namespace/name"),
 		clitest.Fails("service that is none", with("--service", "default/WEB"), "--service: service: "),
 		clitest.Fails("target without a port", with("--tcp", "db"), "--tcp: address: "),
 		clitest.Fails("address that is none", with("--tcp", "db:1", "--address", "x"), `--address: "x" is no IP address`),

@@ -181,20 +181,9 @@ func (r *requestFlags) setPath(q *policy.Request) error {
 }
 
 func (r *requestFlags) setService(q *policy.Request) error {
-	scheme, rest := "https", r.service
-	for _, known := range []string{"http", "https"} {
-		if after, ok := strings.CutPrefix(r.service, known+":"); ok {
-			scheme, rest = known, after
-		}
-	}
-	namespace, name, ok := strings.Cut(rest, "/")
-	if !ok {
-		return fmt.Errorf("--service: %q, want [http:|https:]NAMESPACE/NAME[:PORT]", r.service)
-	}
-	name, port, _ := strings.Cut(name, ":")
-	target := wire.Service(namespace, name, port, scheme)
-	if err := route.CheckTarget(target); err != nil {
-		return fmt.Errorf("--service: %w", errors.Unwrap(err))
+	target, err := route.ParseService(r.service)
+	if err != nil {
+		return fmt.Errorf("--service: %w", err)
 	}
 	if err := q.SetTarget(target); err != nil {
 		return err

@@ -27,6 +27,8 @@ type ClusterConfig struct {
 	// Tokens are users known to the API server by a static token, next to the
 	// administrator.
 	Tokens []StaticToken
+	// Names are further ones of the API server's certificate.
+	Names []string
 	// Issuer is that of the tokens of service accounts. Default
 	// https://kubernetes.default.svc.cluster.local.
 	Issuer string
@@ -102,7 +104,7 @@ func (b *Bed) startCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, er
 	if err != nil {
 		return nil, err
 	}
-	creds, err := newCredentials(dir, cfg.Tokens)
+	creds, err := newCredentials(dir, cfg.Tokens, cfg.Names)
 	if err != nil {
 		return nil, err
 	}

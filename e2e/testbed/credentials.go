@@ -36,7 +36,7 @@ type credentials struct {
 	tokenFile, adminToken                       string
 }
 
-func newCredentials(dir string, tokens []StaticToken) (credentials, error) {
+func newCredentials(dir string, tokens []StaticToken, names []string) (credentials, error) {
 	c := credentials{
 		caFile:                filepath.Join(dir, "ca.crt"),
 		servingCert:           filepath.Join(dir, "serving.crt"),
@@ -46,7 +46,7 @@ func newCredentials(dir string, tokens []StaticToken) (credentials, error) {
 		tokenFile:             filepath.Join(dir, "tokens.csv"),
 		adminToken:            rand.Text(),
 	}
-	if err := errors.Join(c.writeServing(), c.writeServiceAccountKeys()); err != nil {
+	if err := errors.Join(c.writeServing(names), c.writeServiceAccountKeys()); err != nil {
 		return credentials{}, fmt.Errorf("credentials: %w", err)
 	}
 	tokens = append([]StaticToken{{Token: c.adminToken, User: "admin", UID: "admin", Groups: []string{"system:masters"}}}, tokens...)
@@ -61,8 +61,8 @@ func newCredentials(dir string, tokens []StaticToken) (credentials, error) {
 }
 
 // writeServing makes a CA and a serving certificate with the names that a
-// cluster's API server has.
-func (c *credentials) writeServing() error {
+// cluster's API server has, and further ones.
+func (c *credentials) writeServing(names []string) error {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -88,10 +88,10 @@ func (c *credentials) writeServing() error {
 		NotBefore:    ca.NotBefore, NotAfter: ca.NotAfter,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{
+		DNSNames: append([]string{
 			"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
 			"kubernetes.default.svc.cluster.local",
-		},
+		}, names...),
 		IPAddresses: []net.IP{
 			loopback.AsSlice(), InsideAddress.AsSlice(), ServiceRange.Addr().Next().AsSlice(),
 		},

@@ -139,6 +139,7 @@ var mappings = map[wire.Code]mapping{
 	wire.CodeUnavailable:       {http.StatusServiceUnavailable, "ServiceUnavailable", codes.Unavailable},
 	wire.CodeTooManyRequests:   {http.StatusTooManyRequests, "TooManyRequests", codes.ResourceExhausted},
 	wire.CodeRequestTooLarge:   {http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", codes.ResourceExhausted},
+	wire.CodeMisdirected:       {http.StatusMisdirectedRequest, "MisdirectedRequest", codes.InvalidArgument},
 }
 
 // HTTPStatus returns the HTTP status of the answer or, without one, of the code.

@@ -1,10 +1,14 @@
 // Package front shares one TCP port between the hub's front ends.
 //
 // A [Port] reads the ClientHello and picks a TLS configuration by the protocols
-// that the client offers, finishes the handshake, and hands the connection to
-// the listener of its kind. So a client that has no business with the tunnel is
-// never asked for a certificate, and an agent whose certificate is wrong never
-// gets beyond the handshake.
+// that the client offers and the name that it asks for, finishes the handshake, and
+// hands the connection to the listener of its kind. So a client that has no business
+// with the tunnel is never asked for a certificate, and an agent whose certificate is
+// wrong never gets beyond the handshake. A connection whose TLS is not the hub's to
+// end is handed on as it came, ClientHello and all.
+//
+// What a client can cost before it has said who it is is bounded in time and number:
+// one that is silent makes place for others.
 package front
 
 import (
@@ -19,6 +23,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/culvertdev/culvert/internal/route"
 	"github.com/culvertdev/culvert/internal/tlsio"
 )
 
@@ -26,28 +31,47 @@ import (
 type Config struct {
 	// TunnelProtocol is the ALPN name of the tunnel, EnrolProtocol that of agents
 	// which have no certificate yet. A client that offers one of them gets Tunnel or
-	// Enrol, in this order, every other Web; nil refuses them.
+	// Enrol, in this order, every other what ByName says; nil refuses them.
 	TunnelProtocol, EnrolProtocol string
-	Tunnel, Enrol, Web            *tls.Config
+	Tunnel, Enrol                 *tls.Config
+	// Web is what clients get without ByName; nil refuses them.
+	Web *tls.Config
+	// ByName tells what the name means that a client asks for, "" where it asks for
+	// none. It is called for every client but agents, from many goroutines.
+	ByName func(name string) Named
+	// Balancers are the load balancers whose connections begin with a header of the
+	// PROXY protocol.
+	Balancers Balancers
 	// HandshakeTimeout bounds the time from accept to the end of the handshake.
 	// Default 10 s.
 	HandshakeTimeout time.Duration
-	// MaxHandshakes bounds the connections in the handshake; further ones wait
-	// to be accepted. Default 1024.
+	// MaxHandshakes bounds the connections in the handshake. When it is reached, the
+	// one that has been silent longest makes place for another. Default 1024.
 	MaxHandshakes int
 	Logger        *slog.Logger
+}
+
+// Named is what a server name leads to.
+type Named struct {
+	// TLS is how TLS ends here. Nil hands the connection to [Port.Streams] as it is,
+	// where Host is set, and else refuses the name with the alert unrecognized_name
+	// (RFC 6066 section 3).
+	TLS *tls.Config
+	// Host is the target of bytes; nil hands the connection to [Port.Web].
+	Host *route.Host
 }
 
 // Port accepts connections on one listener and sorts them. It is safe for
 // concurrent use.
 type Port struct {
-	cfg    Config
-	ln     net.Listener
-	tls    *tls.Config
-	tunnel *queue
-	enrol  *queue
-	web    *queue
-	slots  chan struct{}
+	cfg     Config
+	ln      net.Listener
+	tls     *tls.Config
+	tunnel  *queue
+	enrol   *queue
+	web     *queue
+	streams *queue
+	crowd   *crowd
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -59,7 +83,8 @@ type Port struct {
 	shakes sync.WaitGroup
 }
 
-// NewPort returns a port on ln, which it takes over. Serve makes it work.
+// NewPort returns a port on ln, a TCP listener which it takes over. Serve makes it
+// work.
 func NewPort(ln net.Listener, cfg Config) *Port {
 	if cfg.HandshakeTimeout <= 0 {
 		cfg.HandshakeTimeout = 10 * time.Second
@@ -67,9 +92,13 @@ func NewPort(ln net.Listener, cfg Config) *Port {
 	if cfg.MaxHandshakes <= 0 {
 		cfg.MaxHandshakes = 1024
 	}
-	p := &Port{cfg: cfg, ln: ln, slots: make(chan struct{}, cfg.MaxHandshakes)}
+	if cfg.ByName == nil {
+		everybody := Named{TLS: cfg.Web}
+		cfg.ByName = func(string) Named { return everybody }
+	}
+	p := &Port{cfg: cfg, ln: ln, crowd: newCrowd(cfg.MaxHandshakes, min(patience, cfg.HandshakeTimeout))}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	for _, q := range []**queue{&p.tunnel, &p.enrol, &p.web} {
+	for _, q := range []**queue{&p.tunnel, &p.enrol, &p.web, &p.streams} {
 		*q = newQueue(ln.Addr(), p.ctx.Done())
 	}
 	p.tls = &tls.Config{GetConfigForClient: p.choose, MinVersion: tls.VersionTLS12}
@@ -90,24 +119,71 @@ func (p *Port) Enrol() net.Listener { return p.enrol }
 // a complete handshake.
 func (p *Port) Web() net.Listener { return p.web }
 
+// Streams returns the listener of clients for targets of raw bytes. Its connections
+// are *Stream.
+func (p *Port) Streams() net.Listener { return p.streams }
+
 // Addr returns the address that the port listens on.
 func (p *Port) Addr() net.Addr { return p.ln.Addr() }
 
-// errNoKind refuses a client whose protocol this port does not serve.
-var errNoKind = errors.New("no front end on this port for the protocols that the client offers")
+var (
+	// errNoKind refuses a client whose protocol this port does not serve.
+	errNoKind = errors.New("no front end on this port for the protocols that the client offers")
+	// errPassed ends the hub's TLS on a connection that is not for it.
+	errPassed = errors.New("the connection goes to its target as it is")
+)
 
+// unknown is for names that nobody here has: crypto/tls says unrecognized_name
+// where there is no certificate.
+var unknown = &tls.Config{
+	MinVersion:     tls.VersionTLS12,
+	GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil },
+}
+
+// choose is called with the ClientHello of a connection, by the goroutine that makes
+// its handshake.
 func (p *Port) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	cfg := p.cfg.Web
+	c := below(hello.Conn)
+	cfg := p.cfg.Tunnel
 	switch {
 	case offers(hello, p.cfg.TunnelProtocol):
-		cfg = p.cfg.Tunnel
 	case offers(hello, p.cfg.EnrolProtocol):
 		cfg = p.cfg.Enrol
+	default:
+		named := p.cfg.ByName(hello.ServerName)
+		c.name, c.named = hello.ServerName, &named
+		cfg = named.TLS
+		switch {
+		case cfg == nil && named.Host != nil:
+			c.muted = true
+			return nil, errPassed
+		case cfg == nil && p.serves():
+			c.forget()
+			return unknown, nil
+		}
 	}
+	c.forget()
 	if cfg == nil {
 		return nil, errNoKind
 	}
 	return cfg, nil
+}
+
+// serves tells whether clients other than agents have any business here.
+func (p *Port) serves() bool { return p.cfg.Web != nil }
+
+// below returns the connection under TLS.
+func below(c net.Conn) *conn {
+	for {
+		switch next := c.(type) {
+		case *conn:
+			return next
+		case interface{ NetConn() net.Conn }:
+			c = next.NetConn()
+		default:
+			panic("front: a connection that the port has not made")
+		}
+	}
 }
 
 func offers(hello *tls.ClientHelloInfo, protocol string) bool {
@@ -119,16 +195,11 @@ func (p *Port) Serve() error {
 	defer p.shakes.Wait()
 	pause := time.Duration(0)
 	for {
-		select {
-		case p.slots <- struct{}{}:
-		case <-p.ctx.Done():
-			return nil
-		}
-		conn, err := p.ln.Accept()
+		raw, err := p.ln.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			p.start(conn)
+			p.start(raw)
 			continue
 		case p.ctx.Err() != nil:
 			return nil
@@ -137,7 +208,6 @@ func (p *Port) Serve() error {
 		}
 		// Out of file descriptors, or a connection that was gone before it was
 		// accepted: later ones may succeed.
-		<-p.slots
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		p.cfg.Logger.Warn("cannot accept a connection, trying again", "listen", p.ln.Addr().String(), "reason", err, "pause", pause)
 		select {
@@ -148,38 +218,69 @@ func (p *Port) Serve() error {
 	}
 }
 
-// start begins the handshake of a connection that holds a slot.
-func (p *Port) start(conn net.Conn) {
+// start begins the handshake of a connection once there is a place for it.
+func (p *Port) start(raw net.Conn) {
+	tcp, ok := raw.(*net.TCPConn)
+	if !ok {
+		p.cfg.Logger.Error("a connection that is not of TCP is refused", "listen", p.ln.Addr().String())
+		p.drop(raw)
+		return
+	}
+	c := &conn{TCPConn: tcp, keeping: true}
+	w := p.crowd.enter(p.ctx.Done(), func(why error) {
+		c.cut.Store(&why)
+		p.drop(c)
+	})
+	if w == nil {
+		p.drop(c)
+		return
+	}
+	c.hear = w.hear
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		p.drop(conn)
-		<-p.slots
+		p.drop(c)
+		w.leave()
 		return
 	}
 	p.shakes.Go(func() {
-		defer func() { <-p.slots }()
-		p.handshake(conn)
+		defer w.leave()
+		p.handshake(c)
 	})
 }
 
 // handshake finishes TLS on one connection and hands it on.
-func (p *Port) handshake(raw net.Conn) {
+func (p *Port) handshake(c *conn) {
 	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.HandshakeTimeout)
 	defer cancel()
-	conn := tlsio.Server(raw, p.tls)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		p.report(raw, err)
-		p.drop(raw)
+	if p.cfg.Balancers.listed(c.TCPConn.RemoteAddr()) {
+		if err := p.header(ctx, c); err != nil {
+			p.report(c, err)
+			p.drop(c)
+			return
+		}
+	}
+	secure := tlsio.Server(c, p.tls)
+	err := secure.HandshakeContext(ctx)
+	c.hear = nil
+	if errors.Is(err, errPassed) {
+		p.pass(c)
 		return
 	}
-	q, out := p.web, net.Conn(conn.Conn)
-	switch conn.ConnectionState().NegotiatedProtocol {
-	case "": // whatever is not configured is no kind
-	case p.cfg.TunnelProtocol:
-		conn.Bulk()
-		q, out = p.tunnel, conn
-	case p.cfg.EnrolProtocol:
+	if err != nil {
+		p.report(c, err)
+		p.drop(c)
+		return
+	}
+	q, out := p.web, net.Conn(secure.Conn)
+	switch protocol := secure.ConnectionState().NegotiatedProtocol; {
+	case c.named != nil && c.named.Host != nil:
+		q, out = p.streams, &Stream{Conn: secure.Conn, Name: c.name, Host: *c.named.Host}
+	case protocol == "": // whatever is not configured is no kind
+	case protocol == p.cfg.TunnelProtocol:
+		secure.Bulk()
+		q, out = p.tunnel, secure
+	case protocol == p.cfg.EnrolProtocol:
 		q = p.enrol
 	}
 	if !q.put(out) {
@@ -187,13 +288,40 @@ func (p *Port) handshake(raw net.Conn) {
 	}
 }
 
+// header reads what a load balancer says, for as long as the handshake may take.
+func (p *Port) header(ctx context.Context, c *conn) error {
+	stop := context.AfterFunc(ctx, func() { p.drop(c) })
+	err := readHeader(c)
+	if !stop() {
+		return ctx.Err()
+	}
+	return err
+}
+
+// pass hands on a connection as it came.
+func (p *Port) pass(c *conn) {
+	out := &Stream{Conn: c, Name: c.name, Host: *c.named.Host, First: c.hello}
+	c.forget()
+	c.muted = false
+	if !p.streams.put(out) {
+		p.drop(out)
+	}
+}
+
 // report says once and clearly why a handshake failed. Probes that say nothing,
 // as load balancers send them, are not worth a line.
-func (p *Port) report(raw net.Conn, err error) {
+func (p *Port) report(c *conn, err error) {
+	if why := c.cut.Load(); why != nil {
+		err = *why
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
 		return
 	}
-	p.cfg.Logger.Warn("tls handshake refused", "remote", raw.RemoteAddr().String(), "reason", err)
+	attrs := []any{"remote", c.RemoteAddr().String(), "reason", err}
+	if c.name != "" {
+		attrs = append(attrs, "name", c.name)
+	}
+	p.cfg.Logger.Warn("tls handshake refused", attrs...)
 }
 
 func (p *Port) drop(c net.Conn) {
@@ -216,46 +344,3 @@ func (p *Port) Close() error {
 	}
 	return err
 }
-
-// queue is a net.Listener whose connections are put into it.
-type queue struct {
-	addr  net.Addr
-	conns chan net.Conn
-	port  <-chan struct{} // closed when the port closes
-	once  sync.Once
-	over  chan struct{} // closed when the listener closes
-}
-
-func newQueue(addr net.Addr, port <-chan struct{}) *queue {
-	return &queue{addr: addr, conns: make(chan net.Conn), port: port, over: make(chan struct{})}
-}
-
-func (q *queue) put(c net.Conn) bool {
-	select {
-	case q.conns <- c:
-		return true
-	case <-q.over:
-	case <-q.port:
-	}
-	return false
-}
-
-// Accept implements [net.Listener].
-func (q *queue) Accept() (net.Conn, error) {
-	select {
-	case c := <-q.conns:
-		return c, nil
-	case <-q.over:
-	case <-q.port:
-	}
-	return nil, net.ErrClosed
-}
-
-// Close implements [net.Listener].
-func (q *queue) Close() error {
-	q.once.Do(func() { close(q.over) })
-	return nil
-}
-
-// Addr implements [net.Listener].
-func (q *queue) Addr() net.Addr { return q.addr }

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -76,6 +77,16 @@ type bed struct {
 	port *front.Port
 	pool *x509.CertPool
 	log  *syncBuffer
+
+	mu   sync.Mutex
+	from []string
+}
+
+// remotes returns where connections came from that a front end got.
+func (b *bed) remotes() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.from)
 }
 
 // newBed serves a port whose listeners say which of them they are.
@@ -114,6 +125,9 @@ func newBed(t *testing.T, change func(*front.Config)) *bed {
 				if err != nil {
 					return
 				}
+				b.mu.Lock()
+				b.from = append(b.from, c.RemoteAddr().String())
+				b.mu.Unlock()
 				_, _ = io.WriteString(c, name) // the client checks
 				_ = c.Close()
 			}

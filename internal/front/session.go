@@ -22,6 +22,9 @@ type Session struct {
 	Caller identity.Caller
 	// Source is the client's address.
 	Source string
+	// First are the first bytes of the stream, where they are known. They go to the
+	// target before anything else; the front end does not write them.
+	First []byte
 	// Start is when it was asked for.
 	Start time.Time
 	// Hold has what the front end took of limits already: the client's network. It

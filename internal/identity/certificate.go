@@ -29,6 +29,21 @@ func VerifyClient(roots Roots) func(tls.ConnectionState) error {
 	}
 }
 
+// ByCertificate returns the caller whom the certificate of a connection names, which
+// [VerifyClient] has checked, and false where it has none or Config.ClientCA is not
+// set. The error is a *fault.Error.
+func (c *Chain) ByCertificate(state tls.ConnectionState) (Caller, bool, error) {
+	cert, err := verifyClient(c.roots, &state)
+	if err != nil {
+		return Caller{}, false, unauthenticated(err)
+	}
+	if cert == nil {
+		return Caller{}, false, nil
+	}
+	who, err := certificateUser(cert)
+	return Caller{User: who, Method: MethodCertificate}, err == nil, err
+}
+
 // verifyClient returns the certificate of a connection that can be trusted; nil
 // where there is none.
 func verifyClient(roots Roots, state *tls.ConnectionState) (*x509.Certificate, error) {

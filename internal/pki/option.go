@@ -17,6 +17,7 @@ type Option func(*options)
 type options struct {
 	log            *slog.Logger
 	name           string
+	base           string
 	openKeys       OpenKeys
 	lifetime       time.Duration
 	passphraseFile string
@@ -43,6 +44,12 @@ const (
 // slog.Default() at the time of loading.
 func WithLogger(log *slog.Logger) Option {
 	return func(o *options) { o.log = log }
+}
+
+// WithFileBase names the two files of [SelfServing]: base.crt and base.key. Default
+// "serving".
+func WithFileBase(base string) Option {
+	return func(o *options) { o.base = base }
 }
 
 // WithName sets what [Status] and log lines call it.

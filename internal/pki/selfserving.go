@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/tls"
 	"errors"
@@ -13,7 +14,7 @@ import (
 )
 
 // SelfServing returns the hub's own serving certificate for names, which are as
-// in [Authority.IssueServing], from dir/serving.crt and dir/serving.key. It is
+// in [Authority.IssueServing], from dir/serving.crt and dir/serving.key, or what [WithFileBase] says. It is
 // issued by auth where it is missing, damaged, of another authority or for other
 // names, after a rotation of auth, and when two thirds of its life are over, see
 // [RenewAt]: that is looked at here and at every handshake. Each certificate has a
@@ -32,8 +33,8 @@ func SelfServing(auth *Authority, dir string, names []string, opts ...Option) (*
 	s := &selfServing{
 		options:  o,
 		auth:     auth,
-		certFile: filepath.Join(dir, "serving.crt"),
-		keyFile:  filepath.Join(dir, "serving.key"),
+		certFile: filepath.Join(dir, cmp.Or(o.base, "serving")+".crt"),
+		keyFile:  filepath.Join(dir, cmp.Or(o.base, "serving")+".key"),
 		names:    parsed,
 		lifetime: o.lifetime,
 	}

@@ -44,6 +44,31 @@ func Parse(escapedPath string) (Route, error) {
 	return r, nil
 }
 
+// Parse parses the path of a request to the host, which is the target's own path, or
+// for a Kubernetes API may be of the form of services. It is as the function [Parse]
+// is.
+func (h Host) Parse(escapedPath string) (Route, error) {
+	r, err := h.parse(escapedPath)
+	if err != nil {
+		return Route{}, &fault.Error{Hop: wire.HopHub, Op: "read path", Code: wire.CodeInvalidTarget, Cluster: h.Cluster, Err: err}
+	}
+	return r, nil
+}
+
+func (h Host) parse(path string) (Route, error) {
+	if err := CheckPath(path); err != nil {
+		return Route{}, err
+	}
+	if h.Target.Kind != wire.TargetKubernetesAPI {
+		return Route{Cluster: h.Cluster, Target: h.Target, UpstreamPath: path}, nil
+	}
+	target, upstream, err := parseService(path)
+	if err != nil {
+		return Route{}, fmt.Errorf("path: %w", err)
+	}
+	return Route{Cluster: h.Cluster, Target: target, UpstreamPath: upstream}, nil
+}
+
 func parse(path string) (Route, error) {
 	if err := CheckPath(path); err != nil {
 		return Route{}, err
@@ -139,6 +164,30 @@ func parseSchemeNamePort(s string) (scheme, name, port string, err error) {
 	default:
 		return "", "", "", fmt.Errorf("service: %s, want [http:|https:]service[:port]", quote(s))
 	}
+}
+
+// ParseService parses "[http:|https:]namespace/name[:port]" into the target of a
+// service, whose scheme is always set. An error says what is wrong with which field;
+// it is not a [*fault.Error].
+func ParseService(s string) (wire.Target, error) {
+	scheme, rest := "https", s
+	for _, known := range []string{"http", "https"} {
+		if after, ok := strings.CutPrefix(s, known+":"); ok {
+			scheme, rest = known, after
+		}
+	}
+	namespace, name, ok := strings.Cut(rest, "/")
+	if !ok {
+		return wire.Target{}, fmt.Errorf("%s, want [http:|https:]namespace/name[:port]", quote(s))
+	}
+	name, port, colon := strings.Cut(name, ":")
+	if colon && port == "" {
+		return wire.Target{}, fmt.Errorf("port: empty in %s, leave out the colon", quote(s))
+	}
+	if err := checkService(namespace, name, port); err != nil {
+		return wire.Target{}, err
+	}
+	return wire.Service(namespace, name, port, scheme), nil
 }
 
 // unescape decodes s, whose escapes CheckPath found complete.

@@ -125,11 +125,19 @@ func (j *joint) end(dst, src Conn, err error) error {
 // abort ends a connection so that its peer does not take the end for a clean
 // one.
 func abort(c Conn, hop wire.Hop, err error) {
-	switch c := c.(type) {
-	case *mux.Session:
-		c.Reset(codeOf(err), hop, err.Error())
-	case *net.TCPConn:
-		_ = c.SetLinger(0) // fails on a closed connection only
+	if s, ok := c.(*mux.Session); ok {
+		s.Reset(codeOf(err), hop, err.Error())
+	}
+	for below := net.Conn(c); below != nil; {
+		if tcp, ok := below.(interface{ SetLinger(seconds int) error }); ok {
+			_ = tcp.SetLinger(0) // fails on a closed connection only
+			_ = below.Close()    // without the close_notify of TLS, which is an orderly end
+		}
+		wrapper, ok := below.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		below = wrapper.NetConn()
 	}
 	_ = c.Close() // may be closed already
 }

@@ -32,6 +32,9 @@ type rawConn struct {
 	err     error      // why writing failed, for ever
 }
 
+// NetConn returns the connection below.
+func (c *rawConn) NetConn() net.Conn { return c.Conn }
+
 func (c *rawConn) bulk() {
 	c.isBulk = true
 	c.ahead = newAhead(c.Conn)

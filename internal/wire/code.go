@@ -27,6 +27,7 @@ const (
 	CodeUnavailable       Code = 18
 	CodeTooManyRequests   Code = 19
 	CodeRequestTooLarge   Code = 20
+	CodeMisdirected       Code = 21
 )
 
 var codeNames = [...]string{
@@ -38,6 +39,7 @@ var codeNames = [...]string{
 	CodeFlowControlError: "flow control error", CodeReplaced: "replaced", CodeInternal: "internal error",
 	CodeUnauthenticated: "unauthenticated", CodeUnavailable: "unavailable",
 	CodeTooManyRequests: "too many requests", CodeRequestTooLarge: "request too large",
+	CodeMisdirected: "misdirected",
 }
 
 // Known returns c, or [CodeInternal] when this revision does not know c.

@@ -73,6 +73,8 @@ const (
 	Code_CODE_TOO_MANY_REQUESTS Code = 19
 	// The caller sends a larger request than its limits allow.
 	Code_CODE_REQUEST_TOO_LARGE Code = 20
+	// The request came on a connection that is for another host.
+	Code_CODE_MISDIRECTED Code = 21
 )
 
 // Enum value maps for Code.
@@ -99,6 +101,7 @@ var (
 		18: "CODE_UNAVAILABLE",
 		19: "CODE_TOO_MANY_REQUESTS",
 		20: "CODE_REQUEST_TOO_LARGE",
+		21: "CODE_MISDIRECTED",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":        0,
@@ -122,6 +125,7 @@ var (
 		"CODE_UNAVAILABLE":        18,
 		"CODE_TOO_MANY_REQUESTS":  19,
 		"CODE_REQUEST_TOO_LARGE":  20,
+		"CODE_MISDIRECTED":        21,
 	}
 )
 
@@ -1913,7 +1917,7 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12!\n" +
 	"\flast_session\x18\x03 \x01(\x04R\vlastSession\x12\x1f\n" +
 	"\vdeadline_ms\x18\x04 \x01(\x04R\n" +
-	"deadlineMs*\x80\x04\n" +
+	"deadlineMs*\x96\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rCODE_CANCELED\x10\x01\x12\x1a\n" +
@@ -1936,7 +1940,8 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\x14CODE_UNAUTHENTICATED\x10\x11\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x12\x12\x1a\n" +
 	"\x16CODE_TOO_MANY_REQUESTS\x10\x13\x12\x1a\n" +
-	"\x16CODE_REQUEST_TOO_LARGE\x10\x14*v\n" +
+	"\x16CODE_REQUEST_TOO_LARGE\x10\x14\x12\x14\n" +
+	"\x10CODE_MISDIRECTED\x10\x15*v\n" +
 	"\x03Hop\x12\x13\n" +
 	"\x0fHOP_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

@@ -14,6 +14,7 @@ import (
 	"github.com/culvertdev/culvert/internal/identity"
 	"github.com/culvertdev/culvert/internal/limit"
 	"github.com/culvertdev/culvert/internal/policy"
+	"github.com/culvertdev/culvert/internal/route"
 	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/wire"
 )
@@ -49,6 +50,10 @@ type Config struct {
 	HeaderBytes int
 	// Logger gets one line a request at info. It is required.
 	Logger *slog.Logger
+	// HostOf returns the cluster's host name that a request is for, where it is for
+	// one: its path then is the target's. An error refuses the request. Nil: clusters
+	// have paths alone.
+	HostOf func(r *http.Request) (route.Host, bool, error)
 	// CA returns what /-/ca.crt answers, PEM: the CAs of the hub's certificate as
 	// they are now. Without it, and where it returns nothing, the path is not found.
 	CA func() []byte

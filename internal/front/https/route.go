@@ -12,7 +12,17 @@ func (h *Handler) route(v *visit) error {
 		return err
 	}
 	v.path = path[:min(len(path), maxLoggedPath)]
-	if v.to, err = route.Parse(path); err == nil && !v.to.IsOwn {
+	parse := route.Parse
+	if h.cfg.HostOf != nil {
+		host, ok, err := h.cfg.HostOf(v.r)
+		if err != nil {
+			return err
+		}
+		if ok {
+			parse = host.Parse
+		}
+	}
+	if v.to, err = parse(path); err == nil && !v.to.IsOwn {
 		v.seen.Route(v.to.Cluster, v.to.Target)
 	}
 	return err
