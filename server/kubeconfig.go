@@ -25,17 +25,6 @@ const (
 	maxClusterCA = 32 << 10
 )
 
-// hostName says by which name a cluster is reached on the hub's port, and whether the
-// hub terminates the TLS there or passes it through; false where the hub has no names
-// for clusters.
-type hostName func(cluster string) (name, mode string, ok bool)
-
-// The modes of a hostName.
-const (
-	hostTerminate   = "terminate"
-	hostPassthrough = "passthrough"
-)
-
 // kubeconfigQuery is what a caller wants.
 type kubeconfigQuery struct {
 	https.KubeconfigRequest
@@ -241,7 +230,7 @@ func (s *Server) pathEntry(ctx context.Context, q kubeconfigQuery, e *kubeconfig
 
 // sniEntry fills in the form with a name of the cluster's own, terminated here.
 func (s *Server) sniEntry(ctx context.Context, q kubeconfigQuery, e *kubeconfig.Entry) error {
-	name, err := s.nameFor(q, hostTerminate)
+	name, err := s.nameFor(q, false)
 	if err != nil {
 		return err
 	}
@@ -253,26 +242,25 @@ func (s *Server) sniEntry(ctx context.Context, q kubeconfigQuery, e *kubeconfig.
 	return nil
 }
 
-// nameFor returns the cluster's name on the hub's port, which has to have a mode; any
-// where that is empty.
-func (s *Server) nameFor(q kubeconfigQuery, mode string) (string, error) {
-	refuse := func(text string) error {
-		return &fault.Error{Hop: wire.HopHub, Op: "kubeconfig", Code: wire.CodeInvalidTarget, Cluster: q.Cluster, Err: errors.New("mode: " + text)}
-	}
-	if s.hostName == nil {
-		return "", refuse("the hub has no names for clusters: set hosts in its configuration, or ask for mode=path")
-	}
-	name, has, ok := s.hostName(q.Cluster)
+// nameFor returns the cluster's name on the hub's port, whose TLS has to end where the
+// mode of the kubeconfig wants it.
+func (s *Server) nameFor(q kubeconfigQuery, passThrough bool) (string, error) {
+	name, host, ok := s.names.hosts.Name(q.Cluster)
+	text := ""
 	switch {
-	case !ok:
-		return "", refuse("the hub has no name for the cluster: set hosts in its configuration, or ask for mode=path")
-	case mode != "" && has != mode && mode == hostTerminate:
-		return "", refuse("the hub passes the TLS of the cluster's name through: ask for mode=passthrough or mode=path")
-	case mode != "" && has != mode:
-		return "", refuse("the hub terminates the TLS of the cluster's name: ask for mode=sni or mode=path")
+	case !ok || host.Target.Kind != wire.TargetKubernetesAPI && host.Target.Kind != wire.TargetKubernetesTLS:
+		text = noNames
+	case host.PassThrough && !passThrough:
+		text = "the hub passes the TLS of the cluster's name through: ask for mode=passthrough or mode=path"
+	case !host.PassThrough && passThrough:
+		text = "the hub terminates the TLS of the cluster's name: ask for mode=sni or mode=path"
+	default:
+		return name, nil
 	}
-	return name, nil
+	return "", &fault.Error{Hop: wire.HopHub, Op: "kubeconfig", Code: wire.CodeInvalidTarget, Cluster: q.Cluster, Err: errors.New("mode: " + text)}
 }
+
+const noNames = "the hub has no name for the cluster: set hosts.domain in its configuration, or ask for mode=path"
 
 // bundleFor are the CAs that a client needs for a name, PEM; nil for those of its
 // system.

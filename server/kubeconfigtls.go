@@ -86,9 +86,17 @@ func (s *Server) shows(ctx context.Context, name string, ca []byte) ([][]*x509.C
 			return nil, errors.New("no CA of the hub can be read")
 		}
 	}
-	here, there := net.Pipe()
-	server := s.trust.clients()
+	asked := name
+	if net.ParseIP(name) != nil {
+		asked = "" // addresses are not sent (RFC 6066 section 3)
+	}
+	server := s.names.byName(asked).TLS
+	if server == nil {
+		return nil, fmt.Errorf("the hub shows no certificate for %s", name)
+	}
+	server = server.Clone()
 	server.SessionTicketsDisabled = true // nobody would read one
+	here, there := net.Pipe()
 	ended := make(chan error, 1)
 	go func() { ended <- tls.Server(there, server).HandshakeContext(ctx) }()
 	client := tls.Client(here, cfg)
@@ -105,7 +113,7 @@ func (s *Server) shows(ctx context.Context, name string, ca []byte) ([][]*x509.C
 // passthroughEntry fills in the form in which the API server's own certificate has
 // the name of the cluster at the hub.
 func (s *Server) passthroughEntry(ctx context.Context, q kubeconfigQuery, e *kubeconfig.Entry) error {
-	name, err := s.nameFor(q, hostPassthrough)
+	name, err := s.nameFor(q, true)
 	if err != nil {
 		return err
 	}
@@ -129,9 +137,9 @@ func (s *Server) passthroughEntry(ctx context.Context, q kubeconfigQuery, e *kub
 
 // endToEndEntry fills in the form that goes by the hub as an HTTP proxy.
 func (s *Server) endToEndEntry(ctx context.Context, q kubeconfigQuery, e *kubeconfig.Entry) error {
-	name, err := s.nameFor(q, "")
-	if err != nil {
-		return err
+	name, ok := s.names.hosts.ProxiedName(q.Cluster)
+	if !ok {
+		return &fault.Error{Hop: wire.HopHub, Op: "kubeconfig", Code: wire.CodeInvalidTarget, Cluster: q.Cluster, Err: errors.New("mode: " + noNames)}
 	}
 	ca, err := clusterCA(ctx, q)
 	if err != nil {

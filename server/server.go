@@ -57,8 +57,6 @@ type Server struct {
 	audit      *audit.Log       // nil without sinks
 	raw        sync.WaitGroup   // raw sessions whose end is still to be recorded
 
-	hostName hostName // nil without names for clusters
-
 	observation observation
 	observer    telemetry.Observer
 

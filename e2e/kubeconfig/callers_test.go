@@ -10,8 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/culvertdev/culvert/e2e/testbed"
 )
 
 func TestCallers(t *testing.T) {
@@ -71,7 +69,7 @@ func TestCallers(t *testing.T) {
 	})
 	t.Run("O20: --merge adds to the file that kubectl reads, keeps what was there, and does nothing the second time", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "config")
-		before := testbed.Kubeconfigs(the.managed.AdminContext())
+		before := adminKubeconfig()
 		must(t, os.WriteFile(file, before, 0o600))
 		args := append(slices.Clone(me), "--merge", "--kubeconfig", file)
 		_, err := the.kubeconfig(ctx, args...)
@@ -92,7 +90,7 @@ func TestCallers(t *testing.T) {
 	})
 	t.Run("O20: --output does not destroy a file with other entries", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "config")
-		before := testbed.Kubeconfigs(the.managed.AdminContext())
+		before := adminKubeconfig()
 		must(t, os.WriteFile(file, before, 0o600))
 		if _, err := the.kubeconfig(ctx, append(me, "--output", file)...); err == nil || !strings.Contains(err.Error(), "--merge") || read(t, file) != string(before) {
 			t.Errorf("%v", err)
@@ -115,7 +113,7 @@ func TestCallers(t *testing.T) {
 	})
 	t.Run("P2: auto is the tunnel while an agent is there and the recorded URL while none is, and both are two contexts", func(t *testing.T) {
 		admin := filepath.Join(t.TempDir(), "admin")
-		must(t, os.WriteFile(admin, testbed.Kubeconfigs(the.managed.AdminContext()), 0o600))
+		must(t, os.WriteFile(admin, adminKubeconfig(), 0o600))
 		for _, cluster := range []string{"edge-1", "edge-direct"} {
 			_, err := run(ctx, nil, "culvert", "clusters", "set", "--state", the.state, cluster, "--direct-url", the.managed.URL, "--direct-ca", the.managed.CAFile)
 			must(t, err)
@@ -162,7 +160,7 @@ func TestCallers(t *testing.T) {
 	})
 	t.Run("S16: culvert credential asks a cluster of a context for a token of a service account", func(t *testing.T) {
 		admin := filepath.Join(t.TempDir(), "admin")
-		must(t, os.WriteFile(admin, testbed.Kubeconfigs(the.managed.AdminContext()), 0o600))
+		must(t, os.WriteFile(admin, adminKubeconfig(), 0o600))
 		args := []string{"credential", "--kubeconfig", admin, "--context", "managed", "--service-account", "ci/deployer", "--audience", "culvert", "--duration", "20m"}
 		first, err := run(ctx, nil, "culvert", args...)
 		must(t, err)

@@ -50,6 +50,17 @@ rules:
 - {name: others, effect: allow, kubernetes: [{verbs: ["*"]}]}
 `
 
+// hosts gives every cluster a name at the hub, that of edge-pass with the TLS of its
+// API server.
+const hosts = `hosts:
+  domain: edge.example.com
+  names:
+  - {name: cluster-edge-pass.edge.example.com, cluster: edge-pass, mode: passthrough}
+`
+
+// adminKubeconfig has the cluster's own administrator, in the context managed.
+func adminKubeconfig() []byte { return testbed.Kubeconfigs(the.managed.AdminContext()) }
+
 // world is a hub, a real cluster and the callers; its agents come and go.
 type world struct {
 	bed     *testbed.Bed
@@ -77,7 +88,7 @@ func newWorld(ctx context.Context) (_ *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	tokens, policy := filepath.Join(testbed.Dir(), "tokens.csv"), filepath.Join(testbed.Dir(), "policy.yaml")
+	tokens, policy, config := filepath.Join(testbed.Dir(), "tokens.csv"), filepath.Join(testbed.Dir(), "policy.yaml"), filepath.Join(testbed.Dir(), "hub.yaml")
 	if err := errors.Join(
 		// What people have: a home with a cache, and the programs in the PATH.
 		os.Setenv("PATH", filepath.Join(testbed.Dir(), "bin")+":"+os.Getenv("PATH")),
@@ -86,6 +97,7 @@ func newWorld(ctx context.Context) (_ *world, err error) {
 		os.WriteFile(tokens, fmt.Appendf(nil, "%s,alice,1\n%s,mallory,2\n", w.alice, w.mallory), 0o600),
 		os.WriteFile(w.aliceFile, []byte(w.alice+"\n"), 0o600),
 		os.WriteFile(policy, []byte(rules), 0o600),
+		os.WriteFile(config, []byte(hosts), 0o600),
 		os.Mkdir(filepath.Join(testbed.Dir(), "k"), 0o700),
 	); err != nil {
 		return nil, err
@@ -109,7 +121,7 @@ func newWorld(ctx context.Context) (_ *world, err error) {
 		Name: "culvert-hub", Path: bin("culvert-hub"), LogDir: testbed.Dir(),
 		Args: []string{
 			"--listen", w.port.Addr(), "--tls-name", testbed.HubAddress.String(), "--tls-name", "localhost", "--state", w.state,
-			"--token-file", tokens, "--policy", policy, "--pass-through", "*", "--log-level", "debug", "--drain-timeout", "1s",
+			"--config", config, "--token-file", tokens, "--policy", policy, "--pass-through", "*", "--log-level", "debug", "--drain-timeout", "1s",
 		},
 		Ready: func(ctx context.Context) error {
 			code, body, err := w.get(ctx, "/-/readyz", "")
