@@ -108,13 +108,9 @@ func (c *callerFlags) open(say io.Writer) (*hubCaller, error) {
 		}
 		config.RootCAs = bundle.Pool()
 	}
-	dir, err := credential.DefaultDir()
-	if err != nil {
-		return nil, err
-	}
 	transport := &http.Transport{TLSClientConfig: config, Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
 	return &hubCaller{
-		flags: *c, base: base, source: source, cache: credential.Cache{Dir: dir, Scope: base},
+		flags: *c, base: base, source: source, cache: credential.Cache{Dir: cacheDir(), Scope: base},
 		http: &http.Client{
 			Transport: transport,
 			// A token must not follow wherever an answer points.
@@ -122,6 +118,16 @@ func (c *callerFlags) open(say io.Writer) (*hubCaller, error) {
 		},
 		close: transport.CloseIdleConnections,
 	}, nil
+}
+
+// cacheDir is where tokens are kept; empty for a user without a folder, of whom
+// nothing is kept.
+func cacheDir() string {
+	dir, err := credential.DefaultDir()
+	if err != nil {
+		return ""
+	}
+	return dir
 }
 
 // hubBase is the URL without what may follow the host.

@@ -92,13 +92,11 @@ clients that start at once get one token together.`,
 	return cmd
 }
 
-// cache keeps tokens by hub. Without a folder nothing is kept of a user who has none.
+// cache keeps tokens by hub.
 func (o *credentialOptions) cache() credential.Cache {
 	dir := o.cacheDir
 	if dir == "" {
-		if standard, err := credential.DefaultDir(); err == nil {
-			dir = standard
-		}
+		dir = cacheDir()
 	}
 	return credential.Cache{Dir: dir, Scope: o.caller.hub}
 }

@@ -23,7 +23,7 @@ const lockWait = commandTime + 10*time.Second
 
 // Cache keeps tokens on the disk. It is safe for concurrent use, by processes too.
 type Cache struct {
-	// Dir is the folder, which is made where it is missing.
+	// Dir is the folder, which is made where it is missing; empty keeps nothing.
 	Dir string
 	// Scope is for whom the tokens are, such as the hub's URL: a token of one scope is
 	// never handed out in another.
@@ -54,7 +54,7 @@ const storedFormat = 1
 // one is there. Calls at the same time ask the source once.
 func (c Cache) Token(ctx context.Context, source Source) (Token, error) {
 	key := source.Key()
-	if key == "" {
+	if key == "" || c.Dir == "" {
 		return source.Fetch(ctx)
 	}
 	path := c.path(key)
@@ -62,7 +62,7 @@ func (c Cache) Token(ctx context.Context, source Source) (Token, error) {
 		return token, nil
 	}
 	if err := os.MkdirAll(c.Dir, modeDir); err != nil {
-		return Token{}, fmt.Errorf("cache of tokens: %w", err)
+		return Token{}, fmt.Errorf("cache of tokens: %w: another folder can be given (--cache-dir, XDG_CACHE_HOME)", err)
 	}
 	wait, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()

@@ -275,7 +275,9 @@ func TestRequest(t *testing.T) {
 	defer server.Close()
 	source := Request{
 		Namespace: "ops", Name: "robot", Audiences: []string{"culvert"}, Duration: 90*time.Minute + time.Millisecond,
-		Cluster: func(context.Context) (*rest.Config, error) { return &rest.Config{Host: server.URL, BearerToken: "own"}, nil },
+		Cluster: func(context.Context) (*rest.Config, error) {
+			return &rest.Config{Host: server.URL, BearerToken: "own"}, nil
+		},
 	}
 	token, err := source.Fetch(t.Context())
 	if err != nil || token.Value != "bound" || !token.Expires.Equal(expires) || *asked.Spec.ExpirationSeconds != 5401 || asked.Spec.Audiences[0] != "culvert" {

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
+	"fmt"
 	"net"
 	"net/url"
 )
@@ -67,10 +67,6 @@ func (e Endpoint) Generation() string {
 		u.User = nil
 		e.ProxyURL = u.String()
 	}
-	text, err := json.Marshal(e)
-	if err != nil { // strings, bytes and a bool
-		panic(err)
-	}
-	sum := sha256.Sum256(text)
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %t", e.Server, e.CA, e.TLSServerName, e.ProxyURL, e.Insecure))
 	return hex.EncodeToString(sum[:8])
 }

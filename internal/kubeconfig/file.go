@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -120,4 +121,25 @@ func lock(ctx context.Context, path string) (unlock func() error, err error) {
 				"when none runs, remove that file", path, name)
 		}
 	}
+}
+
+// lockAll locks files in the order in which client-go does, so that two who lock
+// several never wait for each other.
+func lockAll(ctx context.Context, paths []string) (unlock func() error, err error) {
+	var held []func() error
+	unlock = func() error {
+		var errs []error
+		for _, one := range slices.Backward(held) {
+			errs = append(errs, one())
+		}
+		return errors.Join(errs...)
+	}
+	for _, path := range slices.Compact(slices.Sorted(slices.Values(paths))) {
+		one, err := lock(ctx, path)
+		if err != nil {
+			return nil, errors.Join(err, unlock())
+		}
+		held = append(held, one)
+	}
+	return unlock, nil
 }

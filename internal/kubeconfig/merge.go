@@ -45,14 +45,11 @@ func Merge(ctx context.Context, entries []Entry, opts MergeOptions) (changed []s
 		return nil, errors.New("kubeconfig: no file is named, and there is no home folder")
 	}
 	files = slices.DeleteFunc(slices.Clone(files), func(name string) bool { return name == "" })
-	ordered := slices.Compact(slices.Sorted(slices.Values(files)))
-	for _, path := range ordered { // in the order in which client-go locks
-		unlock, err := lock(ctx, path)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, unlock()) }()
+	unlock, err := lockAll(ctx, files)
+	if err != nil {
+		return nil, err
 	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	set := &fileSet{}
 	for _, path := range files {
 		d, err := readDocument(path)
