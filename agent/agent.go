@@ -94,7 +94,7 @@ func New(cfg Config) (*Agent, error) {
 		},
 		Dial: a.way.DialContext,
 		Mux: mux.Config{
-			Hello:   wire.Hello{Version: version.String(), Labels: cfg.Labels, Instance: rand.Text()},
+			Hello:   wire.Hello{Version: version.String(), Labels: cfg.Labels, Instance: rand.Text(), Name: cfg.Name},
 			Hop:     wire.HopAgent,
 			Budget:  budget,
 			Handler: a.handle,

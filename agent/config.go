@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"time"
+	"unicode"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -96,6 +98,10 @@ type Config struct {
 	// DNSServer is the host:port of a resolver for names of targets. Default the
 	// system's.
 	DNSServer string `json:"dnsServer,omitempty"`
+	// Name is what the hub's audit lines and logs call this agent, so that a
+	// cluster's agents can be told apart: at most 200 bytes of printable characters.
+	// Default the machine's name, which in a pod is the pod's.
+	Name string `json:"name,omitempty"`
 	// Labels describe the agent to people at the hub.
 	Labels map[string]string `json:"labels,omitempty"`
 	// DrainTimeout is how long sessions may go on once the agent is told to end.
@@ -133,10 +139,30 @@ func (c Config) withDefaults() Config {
 	if c.State == "" && !c.operator() {
 		c.State = DefaultState
 	}
+	if c.Name == "" {
+		// Without it the hub calls the agent by its instance.
+		c.Name, _ = os.Hostname()
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
 	return c
+}
+
+// maxName bounds Config.Name, in bytes.
+const maxName = 200
+
+// nameProblem tells what is wrong with a name that is to be read in logs.
+func nameProblem(name string) error {
+	if len(name) > maxName {
+		return fmt.Errorf("name: is longer than %d bytes", maxName)
+	}
+	for _, r := range name {
+		if !unicode.IsPrint(r) {
+			return fmt.Errorf("name: %.64q has what cannot be printed", name)
+		}
+	}
+	return nil
 }
 
 // operator tells that somebody else makes the certificate.
@@ -149,6 +175,9 @@ func (c *Config) Validate() error {
 		if _, err := route.ParseAddress(c.Hub); err != nil {
 			problems = append(problems, fmt.Errorf("hub: want host:port, without a scheme: %w", err))
 		}
+	}
+	if err := nameProblem(c.Name); err != nil {
+		problems = append(problems, err)
 	}
 	if c.Kubernetes != nil && (c.Kubeconfig != "" || c.Context != "") {
 		problems = append(problems, errors.New("kubeconfig, context: not together with credentials given by the program"))

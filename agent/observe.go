@@ -29,7 +29,7 @@ func (a *Agent) observe(budget *mux.Budget) (err error) {
 	o := &a.observation
 	o.links = telemetry.NewLinks()
 	o.tracer, err = telemetry.NewTracer(context.Background(), telemetry.TracerConfig{
-		Settings: a.cfg.Telemetry, Role: telemetry.RoleAgent, Version: version.String(), Logger: a.log,
+		Settings: a.cfg.Telemetry, Role: telemetry.RoleAgent, Version: version.String(), Instance: a.cfg.Name, Logger: a.log,
 	})
 	if err != nil {
 		return err

@@ -110,14 +110,17 @@ func TestDial(t *testing.T) {
 		seen := map[string]int{}
 		for line := range strings.Lines(string(text)) {
 			var e struct {
-				Stage, Hub, Cluster, Target, Authentication, Decision, Rule, Hop, Code string
-				User                                                                   struct{ Name string }
+				Stage, Hub, Cluster, Agent, Target, Authentication, Decision, Rule, Hop, Code string
+				User                                                                          struct{ Name string }
 			}
 			if err := json.Unmarshal([]byte(line), &e); err != nil {
 				t.Fatal(err)
 			}
 			if e.Stage != "session-end" || e.Hub != "hub-1" || e.Cluster != "edge-1" || e.Authentication != "program" || e.Code == "" {
 				t.Errorf("%s", line)
+			}
+			if asked := e.Hop == "agent"; asked != (e.Agent == "edge-1-6f9c") || e.Agent != "" && !asked {
+				t.Errorf("agent %q: %s", e.Agent, line)
 			}
 			seen[e.User.Name+" "+e.Decision+" "+e.Rule]++
 		}

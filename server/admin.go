@@ -140,7 +140,7 @@ func addKnown(to *admin.Cluster, c store.Cluster) {
 
 func addAgent(to *admin.Cluster, agent registry.Agent) {
 	to.Agents = append(to.Agents, admin.Agent{
-		Version: agent.Version, Remote: agent.Remote.String(), Since: agent.Since.UTC(),
+		Name: agent.Name, Version: agent.Version, Remote: agent.Remote.String(), Since: agent.Since.UTC(),
 		RTT: metav1.Duration{Duration: agent.Stats.RTT}, Sessions: agent.Stats.Sessions,
 	})
 }

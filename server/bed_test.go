@@ -231,7 +231,7 @@ func (h *hub) connect(m *member) (dialer *tunnel.Dialer, log *buffer, stop func(
 		TLS: func() *tls.Config {
 			return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{m.pair}}
 		},
-		Mux:    mux.Config{Hello: wire.Hello{Version: "test", Instance: "one"}, Hop: wire.HopAgent, Budget: mux.NewBudget(mux.DefaultBudget)},
+		Mux:    mux.Config{Hello: wire.Hello{Version: "test", Instance: "one", Name: "edge-1-6f9c"}, Hop: wire.HopAgent, Budget: mux.NewBudget(mux.DefaultBudget)},
 		Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	ctx, end := context.WithCancel(context.Background())

@@ -47,15 +47,16 @@ func (s *Server) dial(ctx context.Context, cluster string, target wire.Target) (
 	return conn, nil
 }
 
-// open opens a session, for as long as DefaultOpenTimeout. As much of first as may
-// travels with the open, and the rest after it.
-func (s *Server) open(ctx context.Context, cluster string, target wire.Target, first []byte) (*mux.Session, error) {
+// open opens a session, for as long as DefaultOpenTimeout, and returns the name of
+// the agent that was asked. As much of first as may travels with the open, and the
+// rest after it.
+func (s *Server) open(ctx context.Context, cluster string, target wire.Target, first []byte) (*mux.Session, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, DefaultOpenTimeout)
 	defer cancel()
 	id := answer.RequestID(ctx)
 	ctx, opening := s.observer.StartOpen(ctx, telemetry.OpenStart{Cluster: cluster, Target: target, RequestID: id})
 	head := first[:min(len(first), mux.MaxFirst)]
-	session, err := s.registry.Open(ctx, cluster, mux.Request{Target: target, Payload: head, RequestID: id, Trace: telemetry.TraceParent(ctx)})
+	session, agent, err := s.registry.Open(ctx, cluster, mux.Request{Target: target, Payload: head, RequestID: id, Trace: telemetry.TraceParent(ctx)})
 	opening.End(err)
 	if err == nil && len(head) < len(first) {
 		// The peer may grant less than this.
@@ -65,7 +66,7 @@ func (s *Server) open(ctx context.Context, cluster string, target wire.Target, f
 			session.Reset(wire.CodeCanceled, wire.HopHub, "the first bytes could not be written")
 		}
 	}
-	return session, err
+	return session, agent, err
 }
 
 // DialContext opens a raw TCP session from the named cluster's agent to address,

@@ -49,9 +49,11 @@ type rawSession struct {
 	s        *Server
 	decision policy.Decision
 	decided  bool
-	audit    *audit.Session
-	seen     *telemetry.Session
-	stream   *mux.Session
+	// agent has the session, or refused it.
+	agent  string
+	audit  *audit.Session
+	seen   *telemetry.Session
+	stream *mux.Session
 }
 
 // open decides about a session and opens it. What became of it is recorded in
@@ -71,7 +73,8 @@ func (r *rawSession) open(ctx context.Context, decide bool) (*mux.Session, error
 		seen.User = r.Caller.User.GetName()
 	}
 	ctx, r.seen = s.observer.StartSession(ctx, seen)
-	stream, err := s.open(ctx, r.Cluster, r.Target, r.First)
+	stream, agent, err := s.open(ctx, r.Cluster, r.Target, r.First)
+	r.agent = agent
 	if err != nil {
 		r.seen.End(telemetry.SessionEnd{Err: err})
 		r.refused(ctx, err)
@@ -129,7 +132,7 @@ func (r *rawSession) admit(ctx context.Context) error {
 func (r *rawSession) event(ctx context.Context) audit.Event {
 	e := audit.Event{
 		Start: r.Start, RequestID: answer.RequestID(ctx), TraceID: telemetry.TraceID(ctx), Source: r.Source,
-		Authentication: string(r.Caller.Method), Cluster: r.Cluster, Verb: "connect",
+		Authentication: string(r.Caller.Method), Cluster: r.Cluster, Agent: r.agent, Verb: "connect",
 	}
 	if r.Target.Kind != wire.TargetUnknown {
 		e.Target = r.Target.String()
@@ -153,7 +156,7 @@ func (r *rawSession) refused(ctx context.Context, err error) {
 	e.Stage = audit.StageSessionEnd
 	failed(&e, err)
 	r.s.audit.Record(&e)
-	r.s.log.Info("session refused", "request_id", e.RequestID, "cluster", r.Cluster, "user", e.User.Name, "target", e.Target, "code", e.Code, "error", err)
+	r.s.log.Info("session refused", "request_id", e.RequestID, "cluster", r.Cluster, "agent", e.Agent, "user", e.User.Name, "target", e.Target, "code", e.Code, "error", err)
 }
 
 // progress says how much went over by now.

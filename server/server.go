@@ -370,11 +370,11 @@ func (s *Server) register(p tunnel.Peer, link *mux.Link) (remove func()) {
 		s.log.Error("cannot read the cluster's labels; each request looks again", "cluster", p.Cluster, "reason", err)
 	}
 	leave := s.registry.Add(registry.Agent{
-		Cluster: p.Cluster, Instance: p.Hello.Instance, Version: p.Hello.Version,
+		Cluster: p.Cluster, Name: p.Hello.Name, Instance: p.Hello.Instance, Version: p.Hello.Version,
 		Labels: p.Hello.Labels, Given: given, Remote: p.Addr,
 	}, link)
 	forget := s.observation.links.Add(telemetry.LinkInfo{
-		Cluster: p.Cluster, Instance: p.Hello.Instance, Version: p.Hello.Version, Remote: p.Addr,
+		Cluster: p.Cluster, Name: s.registry.NameOf(p.Cluster, link), Instance: p.Hello.Instance, Version: p.Hello.Version, Remote: p.Addr,
 	}, link)
 	return func() { leave(); forget() }
 }
@@ -382,8 +382,10 @@ func (s *Server) register(p tunnel.Peer, link *mux.Link) (remove func()) {
 // Agent is one connected agent.
 type Agent struct {
 	Cluster, Version, Remote string
-	Labels                   map[string]string
-	Since                    time.Time
+	// Name is what audit lines call it.
+	Name   string
+	Labels map[string]string
+	Since  time.Time
 	// RTT is the round trip of the tunnel, 0 before the first measurement.
 	RTT time.Duration
 	// Sessions counts those that are open.
@@ -395,7 +397,7 @@ func (s *Server) Agents() []Agent {
 	var out []Agent
 	for _, a := range s.registry.Agents("") {
 		out = append(out, Agent{
-			Cluster: a.Cluster, Version: a.Version, Remote: a.Remote.String(), Labels: a.Labels,
+			Cluster: a.Cluster, Name: a.Name, Version: a.Version, Remote: a.Remote.String(), Labels: a.Labels,
 			Since: a.Since, RTT: a.Stats.RTT, Sessions: a.Stats.Sessions,
 		})
 	}

@@ -97,6 +97,7 @@ func bind(f *pflag.FlagSet, cfg *agent.Config, logging *cli.Logging) {
 	f.StringVar(&cfg.DebugListen, "debug-listen", cfg.DebugListen, "address of what is under way and of profiles, on this machine alone (default: nowhere)")
 	f.StringVar(&cfg.ServiceCA, "service-ca", cfg.ServiceCA, "PEM file of the CAs that verify HTTPS services (default: the API server's CA)")
 	f.StringVar(&cfg.DNSServer, "dns-server", cfg.DNSServer, "host:port of the resolver for targets (default: the system's)")
+	f.StringVar(&cfg.Name, "name", cfg.Name, "what the hub's audit lines and logs call this agent (default: the machine's name)")
 	f.StringToStringVar(&cfg.Labels, "label", cfg.Labels, "label that describes the agent, key=value (repeat)")
 	f.DurationVar(&cfg.DrainTimeout.Duration, "drain-timeout", cfg.DrainTimeout.Duration, "how long sessions may go on at the end (default "+agent.DefaultDrainTimeout.String()+")")
 	cli.MemoryFlag(f, &cfg.Memory, agent.DefaultMemory, agent.LeastMemory)

@@ -93,7 +93,7 @@ func clusterText(w io.Writer, c admin.Cluster) error {
 		pairs = append(pairs, [2]string{"Direct URL", c.Direct.URL})
 	}
 	for _, a := range c.Agents {
-		pairs = append(pairs, [2]string{"Agent", fmt.Sprintf("%s, version %s, since %s, %d sessions", a.Remote, a.Version, when(a.Since), a.Sessions)})
+		pairs = append(pairs, [2]string{"Agent", fmt.Sprintf("%s at %s, version %s, since %s, %d sessions", a.Name, a.Remote, a.Version, when(a.Since), a.Sessions)})
 	}
 	for _, cert := range c.Certificates {
 		pairs = append(pairs, [2]string{"Certificate", fmt.Sprintf("serial %s, issued %s, expires %s", cert.Serial, when(cert.Issued), until(cert.NotAfter))})

@@ -123,16 +123,23 @@ func TestServicesByPolicy(t *testing.T) {
 	})
 }
 
-// awaitStatus waits for an answer.
+// awaitStatus waits for an answer of the hub "main".
 func awaitStatus(ctx context.Context, t *testing.T, c call, want int) {
 	t.Helper()
-	must(t, testbed.Poll(ctx, fmt.Sprintf("status %d of %s", want, c.path), func(ctx context.Context) error {
-		got, err := the.hub.ask(ctx, c)
+	the.hub.await(ctx, t, c, want)
+}
+
+// await waits for an answer with a status, and returns it.
+func (h *hub) await(ctx context.Context, t *testing.T, c call, want int) (got reply) {
+	t.Helper()
+	must(t, testbed.Poll(ctx, fmt.Sprintf("status %d of %s", want, c.path), func(ctx context.Context) (err error) {
+		got, err = h.ask(ctx, c)
 		if err == nil && got.status != want {
 			err = fmt.Errorf("%d %s", got.status, got.body)
 		}
 		return err
 	}))
+	return got
 }
 
 func TestImpersonation(t *testing.T) {
@@ -157,6 +164,16 @@ func TestImpersonation(t *testing.T) {
 		}
 		if _, err := boss.Run(ctx, "-n", "work", "get", "configmap", "first"); err == nil {
 			t.Error("boss alone may read it")
+		}
+	})
+	t.Run("N9,O15: kubectl --as-uid is followed where a rule has the UID, and refused otherwise", func(t *testing.T) {
+		boss := the.kubectl(t, "managed", the.boss)
+		out, err := boss.Run(ctx, "--as=ada", "--as-uid=lent-uid", "auth", "whoami", "-o", "jsonpath={.status.userInfo.username} {.status.userInfo.uid}")
+		if err != nil || out != "cluster:hub:ada lent-uid" {
+			t.Errorf("%q %v", out, err)
+		}
+		if out, err := boss.Run(ctx, "--as=ada", "--as-uid=ada-uid", "get", "--raw", "/version"); err == nil || !strings.Contains(err.Error(), "impersonate") {
+			t.Errorf("with another UID: %q %v", out, err)
 		}
 	})
 	t.Run("N9,O15: UID and extra are carried, and no group becomes one of the cluster's own", func(t *testing.T) {

@@ -11,6 +11,15 @@ import (
 	"github.com/culvertdev/culvert/e2e/testbed"
 )
 
+// inEachWay is a token in all ways in which one is a credential of the hub.
+func inEachWay(path, token string) []call {
+	return []call{
+		{path: path, token: token},
+		{path: path, header: []string{"Culvert-Authorization", "Bearer " + token}},
+		{path: path, token: token, header: []string{"Impersonate-User", "ada", "Impersonate-Group", "dev"}},
+	}
+}
+
 // unavailable is the outcome of a caller whose judge is away.
 func unavailable(ctx context.Context, t *testing.T, c call, says ...string) {
 	t.Helper()
@@ -21,6 +30,9 @@ func unavailable(ctx context.Context, t *testing.T, c call, says ...string) {
 	}.judge(ctx, t, got)
 	if got.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
+	}
+	if l, err := lineOf(ctx, got); err != nil || l.Authentication != "oidc" && l.Authentication != "token-review" {
+		t.Errorf("the audit line does not say who could not judge: %+v, %v", l, err)
 	}
 }
 
@@ -36,7 +48,9 @@ func TestBackendsDown(t *testing.T) {
 			must(t, the.late.process.Kill9())
 			return token
 		}()
-		unavailable(ctx, t, call{path: "/managed" + firstPath, token: late}, strings.TrimPrefix(the.late.issuer, "https://"))
+		for _, c := range inEachWay("/managed"+firstPath, late) {
+			unavailable(ctx, t, c, strings.TrimPrefix(the.late.issuer, "https://"))
+		}
 		for _, c := range callers(ctx, t) {
 			if got, err := the.hub.ask(ctx, c.to(firstPath)); err != nil || got.status != 200 {
 				t.Errorf("%s: %v %d %s", c.kind, err, got.status, got.body)
@@ -63,7 +77,9 @@ func TestBackendsDown(t *testing.T) {
 		fresh, err := serviceAccount(ctx, the.hubCluster, "team", "other")
 		must(t, err)
 		must(t, the.hubCluster.APIServer.Kill9())
-		unavailable(ctx, t, call{path: "/managed" + firstPath, token: fresh}, "token review")
+		for _, c := range inEachWay("/managed"+firstPath, fresh) {
+			unavailable(ctx, t, c, "token review")
+		}
 		t.Run("K7: a token that could be the hub's goes to no cluster meanwhile", func(t *testing.T) {
 			before := the.recorder.requests.Load()
 			unavailable(ctx, t, call{path: "/recorder/api", token: fresh})
@@ -99,6 +115,10 @@ func TestBackendsDown(t *testing.T) {
 			if err != nil || got.status != 502 && got.status != 503 || got.header.Get("X-Culvert-Error") == "" || !strings.Contains(s.Message, "agent") && !strings.Contains(s.Message, "target") {
 				t.Errorf("%s: %v %d %s", c.kind, err, got.status, got.body)
 			}
+			if want := map[int]string{502: "BadGateway", 503: "ServiceUnavailable"}[got.status]; s.Reason != want {
+				t.Errorf("%s: %d with reason %q", c.kind, got.status, s.Reason)
+			}
+			cell{decision: "allow"}.judgeTrace(ctx, t, got)
 			l, err := lineOf(ctx, got)
 			if err != nil || l.Status != got.status || l.Code != got.header.Get("X-Culvert-Error") || l.Hop == "" || l.Decision != "allow" {
 				t.Errorf("%s: %v %+v", c.kind, err, l)

@@ -26,7 +26,7 @@ rules:
 - name: bosses-act
   effect: allow
   groups: [bosses]
-  impersonate: [{users: [ada], groups: [dev]}]
+  impersonate: [{users: [ada], groups: [dev], uids: [lent-uid]}]
 - name: shop
   effect: allow
   users: [ada]

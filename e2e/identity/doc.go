@@ -42,7 +42,8 @@
 //	a stale agent chosen first                    internal/registry TestChoice, e2e/resilience "N12"
 //	labels of metrics without a bound             TestHealth
 //	tokens in logs, at debug level too            the end of this suite, of e2e/refusals and of e2e/trust
-//	an idle exec or logs -f that is cut           e2e/kube "O20: … idle for over a minute"
+//	an idle exec or logs -f that is cut           internal/front/https TestIdle (25 hours of test time),
+//	                                                e2e/kube "O20: … idle for over a minute"
 //	a kubeconfig that is half written             e2e/refusals TestDev
 //	one private key for all clusters              e2e/trust TestCertificateRequests, TestRenewal
 //	an agent's certificate on the callers' port   e2e/refusals, e2e/trust "N7,O4"

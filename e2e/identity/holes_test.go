@@ -128,6 +128,12 @@ func TestEachRequestIsChecked(t *testing.T) {
 		client := connection(t, cert)
 		until(ctx, t, client, "/managed"+firstPath, "", 200)
 		until(ctx, t, client, "/managed"+firstPath, "", 401)
+		lines := awaitLines(ctx, t, "the line of its refusal", func(l line) bool {
+			return l.Authentication == "client-certificate" && l.Status == 401
+		}, func(l []line) bool { return len(l) > 0 })
+		if l := lines[0]; l.Code != "unauthenticated" || l.Decision != "" || l.User.Name != "" || l.ClusterUser.Name != "" || l.Agent != "" {
+			t.Errorf("%+v", l)
+		}
 	})
 	t.Run("D22,O14: a token that is taken out of the file is good for no more requests on an open connection", func(t *testing.T) {
 		file, token := filepath.Join(testbed.Dir(), "tokens.csv"), rand.Text()

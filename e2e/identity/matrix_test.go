@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,7 @@ func refusals(ctx context.Context, t *testing.T) []cell {
 		return token
 	}
 	hour := time.Now().Add(-time.Hour).Unix()
+	past := oidc("", claims{"iat": hour, "exp": hour + 60})
 	nobody := func(rows, kind, outcome string, c call, says ...string) cell {
 		if c.path == "" {
 			c.path = "/managed" + firstPath
@@ -104,7 +106,10 @@ func refusals(ctx context.Context, t *testing.T) []cell {
 	return []cell{
 		nobody("V9,D18", "nobody", "without a credential", call{}),
 		nobody("O14,D18", "a static token", "unknown", call{token: "no-such-token"}),
-		nobody("O14,D18", "an OIDC token", "expired", call{token: oidc("", claims{"iat": hour, "exp": hour + 60})}, "expired"),
+		nobody("O14,D18", "an OIDC token", "expired", call{token: past}, "expired"),
+		nobody("O14,D18", "a token in Culvert-Authorization", "expired", call{header: []string{"Culvert-Authorization", "Bearer " + past}}, "expired"),
+		nobody("O14,D18", "a token in Culvert-Authorization", "expired, beside a good one for the service", call{token: the.ada, header: []string{"Culvert-Authorization", "Bearer " + past}}, "expired"),
+		nobody("N9,D18", "a user who acts as another", "expired", call{token: past, header: []string{"Impersonate-User", "ada"}}, "expired"),
 		nobody("O14,D18", "an OIDC token", "for another audience", call{token: oidc("", claims{"aud": "other"})}),
 		nobody("O14,D18", "an OIDC token", "signed with another key", call{token: oidc("forged", nil)}),
 		nobody("O14,D18", "an OIDC token", "without a claim that is demanded", call{token: oidc("", claims{"email_verified": false})}),
@@ -130,6 +135,43 @@ func refusals(ctx context.Context, t *testing.T) []cell {
 			status: 403, reason: "Forbidden", code: "permission-denied", user: "ada", method: "static-token", decision: "deny",
 		},
 	}
+}
+
+// TestExpiredCertificate is the cell of the matrix that has no answer: who shows a
+// certificate that is over does not get through the handshake. One that expires
+// later is in TestEachRequestIsChecked.
+func TestExpiredCertificate(t *testing.T) {
+	t.Run("O14: a client certificate, expired, ends the handshake", func(t *testing.T) {
+		ctx := within(t, 10*time.Second)
+		past, err := the.users.issue("carol", []string{"dev"}, time.Now().Add(-time.Minute))
+		must(t, err)
+		lines, err := auditLines(auditFile())
+		must(t, err)
+		// In TLS 1.3 a client has its part of the handshake behind it when the server
+		// refuses, and is told when it reads.
+		conn, err := the.hub.raw(past).Dial(ctx, "http/1.1")
+		if err == nil {
+			must(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
+			_, err = conn.Read(make([]byte, 1))
+			must(t, conn.Close())
+		}
+		if err == nil || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("%v", err)
+		}
+		if got, err := the.hub.ask(ctx, call{path: "/managed" + firstPath, token: the.ada, cert: &past}); err == nil {
+			t.Errorf("with a good token beside it: %d %s", got.status, got.body)
+		}
+		// A later request of a known caller: what was before it has its line by now.
+		got, err := the.hub.ask(ctx, call{path: "/managed" + firstPath, token: the.ada})
+		must(t, err)
+		_, err = lineOf(ctx, got)
+		must(t, err)
+		after, err := auditLines(auditFile())
+		must(t, err)
+		if n := len(after) - len(lines); n != 1 {
+			t.Errorf("%d lines, want the one of the later request: %+v", n, after[len(lines):])
+		}
+	})
 }
 
 func TestMatrix(t *testing.T) {
@@ -170,6 +212,9 @@ func (c cell) judge(ctx context.Context, t *testing.T, got reply) {
 	}
 	if l.Decision != c.decision || c.rule != "" && l.Rule != c.rule || l.Status != c.status || l.Code != c.code {
 		t.Errorf("the audit line has decision %q by %q, status %d, code %q; want %q by %q, %d, %q", l.Decision, l.Rule, l.Status, l.Code, c.decision, c.rule, c.status, c.code)
+	}
+	if host, err := os.Hostname(); err != nil || l.Hub != host || (l.Agent == host) != (c.decision == "allow") || l.Agent != "" && l.Agent != host {
+		t.Errorf("the audit line has hub %q and agent %q, both on %q: %v", l.Hub, l.Agent, host, err)
 	}
 	if l.Stage != "request" || l.Cluster == "" || l.Method != "GET" || l.Path != c.call.path && !strings.HasSuffix(c.call.path, l.Path) || l.Source == "" || l.Duration <= 0 {
 		t.Errorf("incomplete audit line: %+v", l)

@@ -1,8 +1,10 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -13,7 +15,13 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+
 	"github.com/culvertdev/culvert/e2e/testbed"
+	"github.com/culvertdev/culvert/e2e/testbed/rawhttp"
 )
 
 // askerAccount is the account of a hub that asks who may do what, and what the
@@ -43,6 +51,7 @@ func TestReview(t *testing.T) {
 policy: {subjectAccessReview: {kubeconfig: %s, allowedTTL: 1s, deniedTTL: 1s}}
 audit: {file: {path: %s}}
 limits: {user: {requestsPerSecond: 20, burst: 20}, body: 64Ki}
+headerBytes: 16384
 `, filepath.Join(testbed.Dir(), "tokens.csv"), kubeconfig, filepath.Join(testbed.Dir(), "audit-review.jsonl")))
 	must(t, err)
 	t.Cleanup(func() { must(t, h.stop()) })
@@ -110,6 +119,65 @@ limits: {user: {requestsPerSecond: 20, burst: 20}, body: 64Ki}
 		if err != nil || got.status != http.StatusRequestEntityTooLarge || got.header.Get("X-Culvert-Error") != "request-too-large" {
 			t.Errorf("%v %d %s", err, got.status, got.body)
 		}
+	})
+	t.Run("N10: a head beyond the bound is 431, and nothing of it is sent", func(t *testing.T) {
+		before := the.recorder.requests.Load()
+		server := rawhttp.Server{Addr: h.addr(), Roots: h.roots, Timeout: 20 * time.Second}
+		for _, protocol := range rawhttp.Protocols() {
+			for size, want := range map[int]int{8 << 10: 200, 64 << 10: 431} {
+				await(200)
+				got := protocol.Send(ctx, server, rawhttp.Request{Path: path, Header: []rawhttp.Field{
+					{"authorization", "Bearer " + the.ada}, {"x-large", strings.Repeat("x", size)},
+				}})
+				if got.Status != want {
+					t.Errorf("%s, %d bytes: %d %.200s %v", protocol.Name, size, got.Status, got.Body, got.Cut)
+				}
+			}
+		}
+		if n := the.recorder.requests.Load() - before; n != 4+2 { // those that await, and the small ones
+			t.Errorf("%d requests reached the server", n)
+		}
+	})
+	t.Run("N10,D18: client-go reads the hub's refusal in protobuf as it reads an API server's", func(t *testing.T) {
+		const protobuf = "application/vnd.kubernetes.protobuf"
+		config := &rest.Config{
+			Host: "https://" + h.addr() + "/recorder", BearerToken: the.eve, TLSClientConfig: rest.TLSClientConfig{CAData: h.ca}, APIPath: "/api",
+			ContentConfig: rest.ContentConfig{
+				ContentType: protobuf, AcceptContentTypes: protobuf, GroupVersion: &corev1.SchemeGroupVersion,
+				NegotiatedSerializer: scheme.Codecs.WithoutConversion(),
+			},
+		}
+		transport, err := rest.HTTPClientFor(config)
+		must(t, err)
+		defer transport.CloseIdleConnections()
+		client, err := rest.RESTClientForConfigAndClient(config, transport)
+		must(t, err)
+		err = client.Get().Namespace("work").Resource("configmaps").Name("first").Do(ctx).Error()
+		var failed *apierrors.StatusError
+		if !apierrors.IsForbidden(err) || !errors.As(err, &failed) || !strings.Contains(failed.ErrStatus.Message, "hub: check policy") || len(failed.ErrStatus.Details.Causes) == 0 {
+			t.Errorf("%#v", err)
+		}
+		got, err := h.ask(ctx, call{path: path, token: the.eve, header: []string{"Accept", protobuf}})
+		must(t, err)
+		if kind := got.header.Get("Content-Type"); got.status != 403 || kind != protobuf || !bytes.HasPrefix(got.body, []byte("k8s\x00")) {
+			t.Errorf("%d %s %q", got.status, kind, got.body)
+		}
+	})
+	t.Run("N10,N8: while the cluster that decides is down the answer is 503 that names it, and nothing is sent", func(t *testing.T) {
+		must(t, the.hubCluster.APIServer.Kill9())
+		await(503) // once its last answer is a second old
+		before := the.recorder.requests.Load()
+		got, err := h.ask(ctx, call{path: path, token: the.ada})
+		must(t, err)
+		s, err := statusIn(got)
+		if err != nil || got.status != 503 || s.Reason != "ServiceUnavailable" || got.header.Get("X-Culvert-Error") != "unavailable" || !strings.Contains(s.Message, strings.TrimPrefix(the.hubCluster.URL, "https://")) {
+			t.Errorf("%v %d %s", err, got.status, got.body)
+		}
+		if n := the.recorder.requests.Load() - before; n != 0 {
+			t.Errorf("%d requests reached the server", n)
+		}
+		must(t, the.hubCluster.APIServer.Start(ctx))
+		await(200)
 	})
 }
 

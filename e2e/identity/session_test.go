@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -65,11 +66,27 @@ func TestExec(t *testing.T) {
 	e.echo(t, secret)
 	t.Run("N11: an open exec is in the live view, with its identity, target, bytes and age", func(t *testing.T) {
 		must(t, testbed.Poll(ctx, "the live view", func(ctx context.Context) error {
-			text, err := the.hub.plain(ctx, "http://"+the.hub.debug.Addr()+"/debug/requests")
-			if err == nil && (!strings.Contains(text, "ada") || !strings.Contains(text, "managed")) {
-				err = errors.New(text)
+			text, err := the.hub.plain(ctx, "http://"+the.hub.debug.Addr()+"/debug/requests?cluster=managed")
+			if err != nil {
+				return err
 			}
-			return err
+			var view struct {
+				Requests []struct {
+					User, Cluster, Target, Path, RequestID, TraceID string
+					AgeSeconds                                      float64
+					ReceivedBytes, SentBytes                        int64
+				}
+			}
+			if err := json.Unmarshal([]byte(text), &view); err != nil {
+				return err
+			}
+			for _, r := range view.Requests {
+				if strings.HasSuffix(r.Path, "/pods/worker/exec") && r.User == "ada" && r.Cluster == "managed" && r.Target == "kubernetes" && r.AgeSeconds > 0 &&
+					r.ReceivedBytes >= int64(len(secret)) && r.SentBytes >= int64(len(secret)) && r.RequestID != "" && r.TraceID != "" {
+					return nil
+				}
+			}
+			return errors.New(text)
 		}))
 	})
 	var lines []line

@@ -120,12 +120,15 @@ tls:
 		must(t, h.ready(ctx))
 	})
 
-	t.Run("D16: each host name gets its own certificate by SNI, and any other the default one", func(t *testing.T) {
+	t.Run("D16: each host name gets its own certificate by SNI, an address the default one, and a name that none has is refused", func(t *testing.T) {
 		for name, want := range map[string]tls.Certificate{
 			"place.example.com": place, "moved.example.com": moved, "swapped.example.com": swapped,
-			"hub.example.com": main, "unknown.example.com": main, testbed.HubAddress.String(): main,
+			"hub.example.com": main, testbed.HubAddress.String(): main,
 		} {
 			check(t, h.serves(ctx, name, want.Leaf))
+		}
+		if err := h.serves(ctx, "unknown.example.com", main.Leaf); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+			t.Errorf("an unknown name: %v", err)
 		}
 	})
 

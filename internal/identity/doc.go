@@ -38,7 +38,10 @@
 // # Who judges a token
 //
 // A token that names an issuer of the AuthenticationConfiguration (claim iss) is that
-// issuer's alone: its refusal is final, and its failure is nobody else's turn. The
+// issuer's alone: its refusal is final, and its failure is nobody else's turn. An API
+// server that reviews tokens may trust the same issuer with fewer rules, so that
+// asking it next would make the rules of the file worth nothing. This holds for the
+// issuer of the reviewing cluster's own service accounts too, should the file have it. The
 // format and its rules are kube-apiserver's, and so is what they leave open: a name
 // that begins with "system:" is the issuer's to give unless a userValidationRule
 // forbids it. Anonymous callers and egress selectors are refused in the file. Keys are

@@ -4,14 +4,17 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"errors"
 	"maps"
 	"net/http"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
@@ -201,4 +204,54 @@ func TestOIDCFailures(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestIssuerIsAlone is about a cluster that reviews tokens and would accept those of
+// an issuer that the hub has rules for.
+func TestIssuerIsAlone(t *testing.T) {
+	strict, failing, other := startProvider(t), startProvider(t), startProvider(t)
+	failing.say(jwksPath, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no keys today", 503) })
+	reviews := &backend{}
+	reviews.say(as(authenticationv1.UserInfo{Username: "system:serviceaccount:team:robot"}))
+	_, kubeconfig := startBackend(t, reviews)
+	file := writeAuthenticationConfig(t, strict.jwtConfig(celMappings), failing.jwtConfig(""))
+	chain := startChain(t, Config{
+		AuthenticationConfig: file, TokenReview: &TokenReviewConfig{Kubeconfig: kubeconfig}, PassThrough: []string{"*"},
+	})
+	account := map[string]any{"sub": "system:serviceaccount:team:robot"}
+	tokens := map[string]struct {
+		token  string
+		status int
+	}{
+		"for the audience of the cluster's API server": {strict.token(t, map[string]any{"sub": account["sub"], "aud": "https://kubernetes.default.svc"}), 401},
+		"that a rule refuses":                          {strict.token(t, account), 401},
+		"that is over":                                 {strict.token(t, map[string]any{"sub": account["sub"], "exp": 1}), 401},
+		"that nobody can judge":                        {failing.token(t, account), 503},
+	}
+	for name, c := range tokens {
+		t.Run("K7: a token of an issuer of the hub is that issuer's alone, though a cluster would accept it: one "+name, func(t *testing.T) {
+			caller, err := chain.Identify(bearer(t.Context(), c.token), "edge-1")
+			f := wantStatus(t, err, c.status)
+			if caller.User != nil || caller.Method != MethodOIDC || reviews.requests.Load() != 0 {
+				t.Errorf("caller %v by %s after %d reviews: %v", caller.User, caller.Method, reviews.requests.Load(), f)
+			}
+		})
+	}
+	t.Run("K7: once the issuer is no longer the hub's, the cluster judges its tokens", func(t *testing.T) {
+		data, err := os.ReadFile(writeAuthenticationConfig(t, other.jwtConfig("")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.WriteFile(file, data, 0o600), chain.Reload()); err != nil {
+			t.Fatal(err)
+		}
+		for name, c := range tokens {
+			caller, err := chain.Identify(bearer(t.Context(), c.token), "edge-1")
+			if over := name == "that is over"; over {
+				wantStatus(t, err, 401) // nobody needs to be asked about that
+			} else if err != nil || caller.Method != MethodTokenReview {
+				t.Errorf("one %s: by %s, %v", name, caller.Method, err)
+			}
+		}
+	})
 }

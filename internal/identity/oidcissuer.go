@@ -112,7 +112,7 @@ func (i *issuer) authenticate(ctx context.Context, token string) (*authenticator
 	case err != nil:
 		return nil, false, err
 	case !ok:
-		return nil, false, unauthenticated(fmt.Errorf("the token of the issuer %s is wrong, expired, for another audience or refused by the hub's rules", i.config.Issuer.URL))
+		return nil, false, unauthenticated(fmt.Errorf("the token names the issuer %s, whose tokens the hub judges by its authentication configuration alone: it is wrong, expired, for another audience or refused by a rule there", i.config.Issuer.URL))
 	}
 	return response, true, nil
 }

@@ -118,7 +118,7 @@ func TestBackendGone(t *testing.T) {
 }
 
 func TestSingleFlight(t *testing.T) {
-	t.Run("O4: many requests with one token are one review", func(t *testing.T) {
+	t.Run("O4,K7: many requests with one token are one review", func(t *testing.T) {
 		release := make(chan struct{})
 		b := &backend{}
 		b.say(func(w http.ResponseWriter, r *http.Request) {

@@ -30,7 +30,7 @@ type Config struct {
 	// Dialler is true at the side that dialled the stream; it decides which
 	// session ids the side uses.
 	Dialler bool
-	// Hello gives features, version, labels and instance to announce. The link
+	// Hello gives features, version, labels, instance and name to announce. The link
 	// fills in revision, window and bounds.
 	Hello wire.Hello
 	// Handler decides about sessions that the peer opens. Each call runs in a

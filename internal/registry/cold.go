@@ -23,8 +23,9 @@ const ahead = mux.DefaultMinWindow
 // the bounded wait; the first Write fails with one when the session is not opened
 // within timeout. Where Cold gives a connection, decided is called once, with how the
 // opening went; it must not block. The context bounds the wait for an agent and gives the values.
-// The connection is a complete net.Conn with CloseWrite and CloseRead; the caller
-// owns it.
+// The connection is a complete net.Conn with CloseWrite and CloseRead, and with
+// Agent() string, the name of the agent that has the session or was the last to be
+// asked for it, empty as long as none was; the caller owns it.
 func (r *Registry) Cold(ctx context.Context, name string, req mux.Request, timeout time.Duration, decided func(error)) (net.Conn, error) {
 	if _, err := r.pick(ctx, name, nil); err != nil {
 		return nil, err
@@ -52,6 +53,7 @@ type cold struct {
 
 	mu            sync.Mutex // guards what follows until opened is closed
 	session       *mux.Session
+	agent         string
 	err           error
 	read, written time.Time // deadlines asked for before
 }
@@ -87,9 +89,10 @@ func (c *cold) open(p []byte) (int, error) {
 	first := p[:min(len(p), ahead)]
 	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
 	defer cancel()
-	s, err := c.registry.openWith(ctx, c.cluster, c.request, first)
+	s, agent, err := c.registry.openWith(ctx, c.cluster, c.request, first)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.agent = agent
 	if c.err != nil { // closed meanwhile
 		if s != nil {
 			_ = s.Close() // nobody has it
@@ -110,7 +113,7 @@ func (c *cold) open(p []byte) (int, error) {
 }
 
 // openWith opens a session and sends first, before the agent's answer.
-func (r *Registry) openWith(ctx context.Context, name string, req mux.Request, first []byte) (*mux.Session, error) {
+func (r *Registry) openWith(ctx context.Context, name string, req mux.Request, first []byte) (*mux.Session, string, error) {
 	req.Payload = first[:min(len(first), mux.MaxFirst)]
 	more := first[len(req.Payload):]
 	return r.openBy(ctx, name, req, func(l *mux.Link) (*mux.Session, error) {
@@ -127,6 +130,13 @@ func (r *Registry) openWith(ctx context.Context, name string, req mux.Request, f
 		}
 		return s, err
 	})
+}
+
+// Agent returns the name of the agent that has the session, see [Registry.Cold].
+func (c *cold) Agent() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.agent
 }
 
 // Read implements [net.Conn]. It waits until the session is open.

@@ -20,22 +20,41 @@ import (
 
 const oneWay = 50 * time.Millisecond
 
-// slow is a transport whose messages take their time.
-type slow struct{ mux.Transport }
+// slow is an end of a transport whose messages take their time, however many are
+// on the way.
+type slow struct {
+	mux.Transport
+	sent chan<- time.Time // when each message was
+	left <-chan time.Time // the same of the other end
+}
+
+// slowPipe returns both ends.
+func slowPipe() (a, b mux.Transport) {
+	x, y := muxtest.Pipe()
+	xy, yx := make(chan time.Time, 1024), make(chan time.Time, 1024)
+	return slow{x, xy, yx}, slow{y, yx, xy}
+}
+
+func (s slow) Send(b *wire.Batch) error {
+	s.sent <- time.Now() // before the message, so that Recv finds it
+	return s.Transport.Send(b)
+}
 
 func (s slow) Recv(r *wire.Received) error {
-	err := s.Transport.Recv(r)
-	time.Sleep(oneWay)
-	return err
+	if err := s.Transport.Recv(r); err != nil {
+		return err
+	}
+	time.Sleep(time.Until((<-s.left).Add(oneWay)))
+	return nil
 }
 
 // slowLink returns the hub's end of a link with a round trip of twice oneWay. The
 // agent's end gives sessions to handler.
 func slowLink(t *testing.T, handler func(context.Context, *mux.Incoming)) (hub *mux.Link, stop func()) {
 	t.Helper()
-	a, b := muxtest.Pipe()
-	hub = mux.New(slow{a}, mux.Config{Hop: wire.HopHub})
-	agent := mux.New(slow{b}, mux.Config{Dialler: true, Hop: wire.HopAgent, Handler: handler})
+	a, b := slowPipe()
+	hub = mux.New(a, mux.Config{Hop: wire.HopHub})
+	agent := mux.New(b, mux.Config{Dialler: true, Hop: wire.HopAgent, Handler: handler})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, l := range []*mux.Link{hub, agent} {

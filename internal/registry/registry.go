@@ -24,6 +24,10 @@ import (
 // Agent describes one connected agent.
 type Agent struct {
 	Cluster string
+	// Name is what operators call the agent: its pod or its host. The agent says so
+	// itself; of the connected agents of a cluster no two have one name, see
+	// [Registry.Add].
+	Name string
 	// Instance is the agent's process, as it names itself.
 	Instance string
 	Version  string
@@ -79,9 +83,10 @@ func New(cfg Config) *Registry {
 	return &Registry{cfg: cfg, clusters: make(map[string]*cluster)}
 }
 
-// Add enters a link; Cluster, Instance, Version, Labels, Given and Remote of a count.
-// Older links of the same instance are drained with code REPLACED. The caller
-// must call remove when the link has ended.
+// Add enters a link; Cluster, Name, Instance, Version, Labels, Given and Remote of a
+// count. A name that is missing, too long or another agent's is completed, and
+// [Registry.Agents] has what came of it. Older links of the same instance are
+// drained with code REPLACED. The caller must call remove when the link has ended.
 func (r *Registry) Add(a Agent, link *mux.Link) (remove func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -101,6 +106,7 @@ func (r *Registry) Add(a Agent, link *mux.Link) (remove func()) {
 	c.agents = slices.DeleteFunc(c.agents, func(old *agent) bool {
 		return old.Instance == a.Instance && a.Instance != ""
 	})
+	entry.Name = c.nameFor(a)
 	c.agents = append(c.agents, entry)
 	close(c.arrived)
 	c.arrived = make(chan struct{})
@@ -162,28 +168,31 @@ func (r *Registry) Labels(name string) (labels map[string]string, known bool) {
 // Open opens a session to a target in a cluster. It prefers the agent with the
 // fewest sessions, passes agents over that drain or are silent, and tries
 // another agent when one refuses for a reason of its own. A failure is a
-// [*fault.Error].
-func (r *Registry) Open(ctx context.Context, name string, req mux.Request) (*mux.Session, error) {
+// [*fault.Error]. The name is that of the agent which has the session or was the
+// last to be asked for it, empty where none was.
+func (r *Registry) Open(ctx context.Context, name string, req mux.Request) (s *mux.Session, agent string, err error) {
 	return r.openBy(ctx, name, req, func(l *mux.Link) (*mux.Session, error) { return l.Open(ctx, req) })
 }
 
 // openBy opens a session by open on one link after the other.
-func (r *Registry) openBy(ctx context.Context, name string, req mux.Request, open func(*mux.Link) (*mux.Session, error)) (*mux.Session, error) {
-	var tried []*mux.Link
+func (r *Registry) openBy(ctx context.Context, name string, req mux.Request, open func(*mux.Link) (*mux.Session, error)) (*mux.Session, string, error) {
+	var tried []*agent
+	asked := ""
 	for {
-		link, err := r.pick(ctx, name, tried)
+		a, err := r.pick(ctx, name, tried)
 		if err != nil {
-			return nil, err
+			return nil, asked, err
 		}
-		s, err := open(link)
+		asked = a.Name
+		s, err := open(a.link)
 		if err == nil {
-			return s, nil
+			return s, asked, nil
 		}
 		if ctx.Err() == nil && retryable(err, len(req.Payload) == 0) && len(tried) < maxTries {
-			tried = append(tried, link)
+			tried = append(tried, a)
 			continue
 		}
-		return nil, toFault(err, name, req.Target)
+		return nil, asked, toFault(err, name, req.Target)
 	}
 }
 
@@ -205,15 +214,15 @@ func retryable(err error, empty bool) bool {
 	}
 }
 
-// pick chooses a link that was not tried, waiting a bounded time for one.
-func (r *Registry) pick(ctx context.Context, name string, tried []*mux.Link) (*mux.Link, error) {
+// pick chooses an agent that was not tried, waiting a bounded time for one.
+func (r *Registry) pick(ctx context.Context, name string, tried []*agent) (*agent, error) {
 	var timeout <-chan time.Time
 	for {
 		r.mu.Lock()
 		c := r.clusters[name]
-		if link := c.best(tried); link != nil {
+		if a := c.best(tried); a != nil {
 			r.mu.Unlock()
-			return link, nil
+			return a, nil
 		}
 		if c == nil {
 			r.mu.Unlock()
@@ -259,8 +268,8 @@ func (r *Registry) pick(ctx context.Context, name string, tried []*mux.Link) (*m
 // sessions: a ping and its answer are overdue.
 const silentAfter = mux.DefaultKeepAlive + 2*time.Second
 
-// best returns the link that a new session goes to, or nil.
-func (c *cluster) best(tried []*mux.Link) *mux.Link {
+// best returns the agent that a new session goes to, or nil.
+func (c *cluster) best(tried []*agent) *agent {
 	if c == nil {
 		return nil
 	}
@@ -269,15 +278,12 @@ func (c *cluster) best(tried []*mux.Link) *mux.Link {
 	for _, a := range c.agents {
 		s := a.link.Stats()
 		switch {
-		case s.Draining || slices.Contains(tried, a.link):
+		case s.Draining || slices.Contains(tried, a):
 		case best == nil, better(s, a.Generation, least, best.Generation):
 			best, least = a, s
 		}
 	}
-	if best == nil {
-		return nil
-	}
-	return best.link
+	return best
 }
 
 func better(a mux.Stats, aGen uint64, b mux.Stats, bGen uint64) bool {

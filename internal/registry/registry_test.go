@@ -48,7 +48,7 @@ func TestOpenWithoutAnAgent(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := registry.New(registry.Config{Known: known})
 				start := time.Now()
-				_, err := r.Open(t.Context(), c.cluster, request())
+				_, _, err := r.Open(t.Context(), c.cluster, request())
 				f := fault.As(err)
 				if f == nil || f.Code != c.code || f.HTTPStatus() != c.status || f.Hop != wire.HopHub || f.Cluster != c.cluster {
 					t.Fatalf("got %v", err)
@@ -68,7 +68,7 @@ func TestOpenWithoutAnAgent(t *testing.T) {
 			p := muxtest.New(t)
 			defer p.Stop()
 			time.AfterFunc(300*time.Millisecond, func() { r.Add(agent("away", "a"), p.Dialler) })
-			s, err := r.Open(t.Context(), "away", request())
+			s, _, err := r.Open(t.Context(), "away", request())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,7 +82,7 @@ func TestOpenWithoutAnAgent(t *testing.T) {
 func TestChoice(t *testing.T) {
 	open := func(t *testing.T, r *registry.Registry) *mux.Session {
 		t.Helper()
-		s, err := r.Open(t.Context(), "c", request())
+		s, _, err := r.Open(t.Context(), "c", request())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func TestChoice(t *testing.T) {
 			}
 		})
 		r.Add(agent("c", "a"), p.Dialler)
-		_, err := r.Open(t.Context(), "c", request())
+		_, _, err := r.Open(t.Context(), "c", request())
 		f := fault.As(err)
 		if f == nil || f.Hop != wire.HopTarget || f.Code != wire.CodeConnectionRefused || f.Err.Error() != "nobody listens" {
 			t.Fatalf("got %v", err)

@@ -55,6 +55,9 @@ type Leg struct {
 	// gone. Trailer edits the outgoing trailer, before it is announced and
 	// before it is sent. Either may be nil.
 	Header, Trailer func(http.Header)
+	// GotConn is called with the connection that the request is sent on, before it
+	// is, and again for another one when it is sent again. May be nil.
+	GotConn func(net.Conn)
 	// Switched is called once when an upgraded stream begins, before its first
 	// byte, with what resets it; the exchange counts on. May be nil.
 	Switched func(abort func())
@@ -86,6 +89,16 @@ type passage struct {
 	x   *Exchange
 	// conn is the connection that an upgrade request was sent on.
 	conn net.Conn
+	// trace is here to be no memory of its own.
+	trace httptrace.ClientTrace
+}
+
+// gotConn is for httptrace.
+func (ps *passage) gotConn(info httptrace.GotConnInfo) {
+	ps.conn = info.Conn
+	if ps.leg.GotConn != nil {
+		ps.leg.GotConn(info.Conn)
+	}
 }
 
 type passageKey struct{}
@@ -104,10 +117,9 @@ func passageOf(ctx context.Context) *passage {
 func (p *Proxy) Serve(x *Exchange, r *http.Request, leg Leg) {
 	ps := &passage{leg: leg, x: x}
 	ctx := context.WithValue(r.Context(), passageKey{}, ps)
-	if r.Header.Get("Upgrade") != "" {
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-			GotConn: func(info httptrace.GotConnInfo) { ps.conn = info.Conn },
-		})
+	if leg.GotConn != nil || r.Header.Get("Upgrade") != "" {
+		ps.trace.GotConn = ps.gotConn
+		ctx = httptrace.WithClientTrace(ctx, &ps.trace)
 	}
 	p.reverse.ServeHTTP(x, r.WithContext(ctx))
 }

@@ -13,9 +13,9 @@ import (
 type LinkInfo struct {
 	// Cluster is empty at an agent.
 	Cluster string
-	// Instance and Version are what the agent says of itself.
-	Instance, Version string
-	Remote            net.Addr
+	// Name, Instance and Version are what the agent says of itself.
+	Name, Instance, Version string
+	Remote                  net.Addr
 }
 
 // Links are the tunnels of a process: what there is now, and what those that have

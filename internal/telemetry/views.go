@@ -14,6 +14,7 @@ type (
 	}
 	linkView struct {
 		Cluster      string    `json:"cluster,omitempty"`
+		Name         string    `json:"name,omitempty"`
 		Instance     string    `json:"instance,omitempty"`
 		Version      string    `json:"version,omitempty"`
 		Remote       string    `json:"remote,omitempty"`
@@ -79,7 +80,7 @@ func (l *Links) view(cluster string) linksView {
 		}
 		s := e.link.Stats()
 		out.Links = append(out.Links, linkView{
-			Cluster: e.info.Cluster, Instance: e.info.Instance, Version: e.info.Version, Remote: e.remote(), Since: e.since,
+			Cluster: e.info.Cluster, Name: e.info.Name, Instance: e.info.Instance, Version: e.info.Version, Remote: e.remote(), Since: e.since,
 			RTT: s.RTT.Seconds(), Silent: s.Silent.Seconds(), Sessions: s.Sessions, Pending: s.Pending, Stalled: s.Stalled,
 			StallSeconds: s.StallTime.Seconds(), Queued: s.Queued, Sent: s.Sent, Received: s.Received, Draining: s.Draining,
 		})
@@ -148,12 +149,12 @@ func seconds(s float64) string {
 func (v linksView) table() (columns []string, rows [][]string) {
 	for _, l := range v.Links {
 		rows = append(rows, []string{
-			l.Cluster, l.Remote, l.Version, seconds(time.Since(l.Since).Seconds()), seconds(l.RTT), strconv.Itoa(l.Sessions), strconv.Itoa(l.Pending),
+			l.Cluster, l.Name, l.Remote, l.Version, seconds(time.Since(l.Since).Seconds()), seconds(l.RTT), strconv.Itoa(l.Sessions), strconv.Itoa(l.Pending),
 			strconv.Itoa(l.Stalled), seconds(l.StallSeconds), strconv.Itoa(l.Queued), strconv.FormatUint(l.Sent, 10), strconv.FormatUint(l.Received, 10),
 			strconv.FormatBool(l.Draining),
 		})
 	}
-	return []string{"CLUSTER", "REMOTE", "VERSION", "AGE", "RTT", "SESSIONS", "PENDING", "STALLED", "STALL", "QUEUED", "SENT", "RECEIVED", "DRAINING"}, rows
+	return []string{"CLUSTER", "AGENT", "REMOTE", "VERSION", "AGE", "RTT", "SESSIONS", "PENDING", "STALLED", "STALL", "QUEUED", "SENT", "RECEIVED", "DRAINING"}, rows
 }
 
 func (v sessionsView) table() (columns []string, rows [][]string) {

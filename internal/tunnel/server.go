@@ -214,7 +214,7 @@ func (s *Server) attend(ctx context.Context, cancel context.CancelCauseFunc, hel
 		p.Hello = hello
 		remove := s.cfg.Register(p, held.link)
 		defer remove()
-		log.Info("agent connected", "version", hello.Version, "instance", hello.Instance)
+		log.Info("agent connected", "agent", hello.Name, "version", hello.Version, "instance", hello.Instance)
 	}
 	held.guard(cancel) // without HELLO the link ends by itself, and run says why
 }

@@ -273,6 +273,8 @@ func (f *Frame) readHello(c *cursor, end int) error {
 			err = h.readLabel(c, c.left-int(val))
 		case num == 8 && typ == typeBytes:
 			h.Instance, err = c.text(val, maxText)
+		case num == 9 && typ == typeBytes:
+			h.Name, err = c.text(val, maxText)
 		case typ == typeBytes:
 			c.skip(int(val))
 		}

@@ -274,7 +274,8 @@ func appendHello(dst []byte, h *Hello) []byte {
 		dst = protowire.AppendTag(dst, 7, protowire.BytesType)
 		dst = protowire.AppendBytes(dst, entry)
 	}
-	return appendString(dst, 8, h.Instance)
+	dst = appendString(dst, 8, h.Instance)
+	return appendString(dst, 9, h.Name)
 }
 
 func appendTarget(dst []byte, t *Target) []byte {

@@ -131,6 +131,8 @@ type Hello struct {
 	Version     string
 	Labels      map[string]string
 	Instance    string
+	// Name is what operators call the sender. It is for people.
+	Name string
 }
 
 // Open is the body of an Open frame beside session id and first bytes.

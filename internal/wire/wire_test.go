@@ -30,11 +30,11 @@ func samples() map[string]struct {
 		"hello": {
 			wire.Frame{Kind: wire.KindHello, Hello: &wire.Hello{
 				Revision: 1, Features: []string{"a", ""}, InitialWindow: 1 << 18, MaxData: 1 << 17, MaxSessions: 7,
-				Version: "v1", Labels: map[string]string{"zone": "z", "": "empty"}, Instance: "i",
+				Version: "v1", Labels: map[string]string{"zone": "z", "": "empty"}, Instance: "i", Name: "n",
 			}},
 			&culvertv1.Frame{Body: &culvertv1.Frame_Hello{Hello: &culvertv1.Hello{
 				Revision: 1, Features: []string{"a", ""}, InitialWindow: 1 << 18, MaxData: 1 << 17, MaxSessions: 7,
-				Version: "v1", Labels: map[string]string{"zone": "z", "": "empty"}, Instance: "i",
+				Version: "v1", Labels: map[string]string{"zone": "z", "": "empty"}, Instance: "i", Name: "n",
 			}}},
 		},
 		"open kubernetes": {

@@ -611,7 +611,10 @@ type Hello struct {
 	Labels map[string]string `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// instance tells links of one process from those of another of the same
 	// name: random, new at each start of the process.
-	Instance      string `protobuf:"bytes,8,opt,name=instance,proto3" json:"instance,omitempty"`
+	Instance string `protobuf:"bytes,8,opt,name=instance,proto3" json:"instance,omitempty"`
+	// name is what the sender's operators call it: its pod or its host. It is for
+	// people, carries no authority, and may be another's too.
+	Name          string `protobuf:"bytes,9,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -698,6 +701,13 @@ func (x *Hello) GetLabels() map[string]string {
 func (x *Hello) GetInstance() string {
 	if x != nil {
 		return x.Instance
+	}
+	return ""
+}
+
+func (x *Hello) GetName() string {
+	if x != nil {
+		return x.Name
 	}
 	return ""
 }
@@ -1839,7 +1849,7 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\x04ping\x18\f \x01(\v2\x10.culvert.v1.PingH\x00R\x04ping\x12&\n" +
 	"\x04pong\x18\r \x01(\v2\x10.culvert.v1.PongH\x00R\x04pong\x12-\n" +
 	"\ago_away\x18\x0e \x01(\v2\x12.culvert.v1.GoAwayH\x00R\x06goAwayB\x06\n" +
-	"\x04body\"\xcc\x02\n" +
+	"\x04body\"\xe0\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\rR\brevision\x12\x1a\n" +
 	"\bfeatures\x18\x02 \x03(\tR\bfeatures\x12%\n" +
@@ -1848,7 +1858,8 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\fmax_sessions\x18\x05 \x01(\rR\vmaxSessions\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x125\n" +
 	"\x06labels\x18\a \x03(\v2\x1d.culvert.v1.Hello.LabelsEntryR\x06labels\x12\x1a\n" +
-	"\binstance\x18\b \x01(\tR\binstance\x1a9\n" +
+	"\binstance\x18\b \x01(\tR\binstance\x12\x12\n" +
+	"\x04name\x18\t \x01(\tR\x04name\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd2\x01\n" +

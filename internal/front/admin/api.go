@@ -81,6 +81,8 @@ type NewToken struct {
 
 // Agent is one connected agent.
 type Agent struct {
+	// Name is what audit lines call it.
+	Name     string          `json:"name"`
 	Version  string          `json:"version"`
 	Remote   string          `json:"remote"`
 	Since    time.Time       `json:"since"`

@@ -241,7 +241,7 @@ func TestAudit(t *testing.T) {
 		b.get(b.client(false), "/edge-1/api/v1/namespaces/shop/pods/web-1?token=secret")
 		line := lines(1)[0]
 		for field, want := range map[string]any{
-			"stage": "request", "hub": "hub-1", "cluster": "edge-1", "target": "kubernetes", "method": "GET",
+			"stage": "request", "hub": "hub-1", "cluster": "edge-1", "agent": "agent-1", "target": "kubernetes", "method": "GET",
 			"path": "/edge-1/api/v1/namespaces/shop/pods/web-1", "verb": "get", "resource": "pods", "namespace": "shop", "name": "web-1",
 			"decision": "allow", "rule": policy.RuleDefault, "status": 200.0, "sent": 4.0, "end": "completed", "authentication": "static-token",
 		} {
@@ -259,7 +259,7 @@ func TestAudit(t *testing.T) {
 		res, err := b.client(true).Do(r)
 		ok(t, err)
 		ok(t, res.Body.Close())
-		if line := lines(1)[0]; line["status"] != 401.0 || line["code"] != "unauthenticated" || line["user"] != nil {
+		if line := lines(1)[0]; line["status"] != 401.0 || line["code"] != "unauthenticated" || line["user"] != nil || line["agent"] != nil {
 			t.Errorf("%v", line)
 		}
 	})
@@ -287,6 +287,30 @@ func TestAudit(t *testing.T) {
 		if first["sessionID"] == nil || first["sessionID"] != last["sessionID"] || last["subresource"] != "exec" || last["status"] != 101.0 ||
 			second["received"] != 4.0 || last["sent"] != 4.0 {
 			t.Errorf("%v\n%v", second, last)
+		}
+		for _, line := range all {
+			if line["agent"] != "agent-1" || line["hub"] != "hub-1" {
+				t.Errorf("the agent is %v, the hub %v", line["agent"], line["hub"])
+			}
+		}
+	})
+	t.Run("N11: a line names the agent of the session that the request went over at last", func(t *testing.T) {
+		path := "/edge-1/api/v1/namespaces/shop/pods"
+		for i, want := range []string{"agent-2", "agent-2", "agent-3", "agent-3"} { // the upgraded stream had the first
+			if i == 2 {
+				b.cutSessions() // the request meets a session that is dead, and is sent again
+			}
+			b.get(b.client(i%2 == 0), path)
+			if line := lines(1)[0]; line["agent"] != want {
+				t.Errorf("request %d: the agent is %v, want %s", i, line["agent"], want)
+			}
+		}
+		b.refuseDials(&fault.Error{Hop: wire.HopHub, Op: "route", Code: wire.CodeUnavailable, Cluster: "edge-1", Err: errors.New("no agent")})
+		defer b.refuseDials(nil)
+		b.cutSessions()
+		b.get(b.client(true), path)
+		if line := lines(1)[0]; line["status"] != 503.0 || line["code"] != "unavailable" {
+			t.Errorf("%v", line)
 		}
 	})
 }

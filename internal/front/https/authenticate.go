@@ -78,6 +78,7 @@ func (h *Handler) identify(v *visit, judge string) error {
 	caller, err := h.cfg.Identify(v.r, judge)
 	h.cfg.Observer.Metrics.Authenticated(string(caller.Method), outcome(err))
 	if err != nil {
+		v.caller.Method = caller.Method // who refused, or failed
 		return err
 	}
 	v.caller = caller

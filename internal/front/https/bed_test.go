@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -215,10 +216,18 @@ func (b *bed) dial(ctx context.Context, cluster string, target wire.Target) (net
 	}
 	b.agent.Serve(far, target)
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.sessions = append(b.sessions, near)
-	b.mu.Unlock()
-	return near, nil
+	return &named{near.(*net.TCPConn), fmt.Sprintf("agent-%d", len(b.sessions))}, nil
 }
+
+// named is a session that says which agent has it: here each has one of its own.
+type named struct {
+	*net.TCPConn
+	name string
+}
+
+func (n *named) Agent() string { return n.name }
 
 func (b *bed) dialled() int {
 	b.mu.Lock()

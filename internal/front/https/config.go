@@ -25,7 +25,9 @@ type Config struct {
 	// by itself in bounded time: its context has the values of the request that
 	// caused it (see [answer.RequestID]), but not its end, since another request
 	// may use the session. It fails with a [*fault.Error]. The connection should
-	// have CloseWrite; the handler owns it.
+	// have CloseWrite, and Agent() string for audit lines and the log: the name of
+	// the agent that has the session, which may be known after the first Write only.
+	// The handler owns it.
 	Dial func(ctx context.Context, cluster string, target wire.Target) (net.Conn, error)
 	// Identify says who sent a request: [identity.Chain.Identify]. It is required.
 	Identify func(r *http.Request, cluster string) (identity.Caller, error)
@@ -39,8 +41,6 @@ type Config struct {
 	// Audit records every request but those to the hub's own paths that are for
 	// everybody. Nil: nothing does.
 	Audit *audit.Log
-	// Hub is this hub's name in audit lines.
-	Hub string
 	// Limits bound what networks, callers and clusters can ask for. Nil: nothing is
 	// bounded.
 	Limits *limit.Limits

@@ -41,7 +41,7 @@ func (v *visit) event() audit.Event {
 	e := audit.Event{
 		Start: v.x.Start(), RequestID: answer.RequestID(ctx), TraceID: telemetry.TraceID(ctx),
 		Authentication: string(v.caller.Method), Source: v.r.RemoteAddr,
-		Cluster: v.to.Cluster, Method: v.r.Method, Path: v.path,
+		Cluster: v.to.Cluster, Agent: v.agent(), Method: v.r.Method, Path: v.path,
 	}
 	if v.caller.User != nil {
 		self := identity.Real(v.caller.User)

@@ -23,6 +23,7 @@ func (h *Handler) send(v *visit) error {
 		Path:      v.to.UpstreamPath,
 		Header:    editor.edit,
 		Trailer:   identity.StripTrailer,
+		GotConn:   v.gotConn,
 		Switched:  func(func()) { h.begin(v) },
 	})
 	return nil

@@ -2,6 +2,7 @@ package https
 
 import (
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -51,6 +52,10 @@ type visit struct {
 	decision   policy.Decision
 	decided    bool
 
+	// conn is the session that the request was sent on, the last one where it was
+	// sent again.
+	conn net.Conn
+
 	// hold is what the request takes of limits.
 	hold limit.Hold
 	// session has the audit lines of an upgraded request.
@@ -63,6 +68,18 @@ func (h *Handler) end(v *visit) {
 	h.log(v)
 	h.record(v)
 	v.seen.End()
+}
+
+// gotConn notes the session that the request is sent on.
+func (v *visit) gotConn(conn net.Conn) { v.conn = conn }
+
+// agent is the name of the agent that has, or refused, that session; empty where
+// the request was sent to none.
+func (v *visit) agent() string {
+	if conn, ok := v.conn.(interface{ Agent() string }); ok {
+		return conn.Agent()
+	}
+	return ""
 }
 
 // user is the caller's own name, empty for nobody.
@@ -83,9 +100,10 @@ func (h *Handler) log(v *visit) {
 	if !h.cfg.Logger.Enabled(ctx, level) {
 		return
 	}
-	attrs := append(make([]slog.Attr, 0, 12),
+	attrs := append(make([]slog.Attr, 0, 13),
 		slog.String("request_id", answer.RequestID(ctx)),
 		slog.String("cluster", v.to.Cluster),
+		slog.String("agent", v.agent()),
 		slog.String("user", v.user()),
 		slog.String("method", v.r.Method),
 		slog.String("path", v.path),
