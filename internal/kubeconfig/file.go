@@ -90,7 +90,7 @@ func readFile(path string) ([]byte, error) {
 }
 
 // lockWait is how long a file may be locked by another program.
-const lockWait = 10 * time.Second
+const lockWait = 20 * time.Second
 
 // lockRetry is how often a lock is tried.
 const lockRetry = 10 * time.Millisecond

@@ -33,7 +33,7 @@ type MergeOptions struct {
 //
 // An entry of the same name that is not of the same cluster and hub is another's,
 // and is not replaced without Force. Calls and kubectl's own changes wait for each
-// other ("FILE.lock"), for at most 10 s.
+// other ("FILE.lock"), for at most 20 s.
 func Merge(ctx context.Context, entries []Entry, opts MergeOptions) (changed []string, err error) {
 	if len(entries) == 0 {
 		return nil, errors.New("kubeconfig: no entry to merge")

@@ -211,7 +211,7 @@ func TestMergeList(t *testing.T) {
 func TestMergeTogether(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	write(t, path, foreign)
-	const writers = 16
+	const writers = 8
 	var all sync.WaitGroup
 	for i := range writers {
 		all.Go(func() {
@@ -225,11 +225,13 @@ func TestMergeTogether(t *testing.T) {
 	stop := make(chan struct{})
 	var reader sync.WaitGroup
 	reader.Go(func() { // sees a whole file each time
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
 		for {
 			select {
 			case <-stop:
 				return
-			default:
+			case <-tick.C:
 			}
 			if config, err := clientcmd.LoadFromFile(path); err == nil && config.Contexts["home"] == nil {
 				t.Errorf("half a file: %+v", config.Contexts)
