@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -132,6 +133,9 @@ func TestKubeconfig(t *testing.T) {
 		if code, body := h.get(http.MethodGet, path, "tok-bob"); code != 409 {
 			t.Errorf("with an agent, auto is the tunnel: %d %s", code, body)
 		}
+		if code, body := h.get(http.MethodGet, path+"?access=direct", "tok-bob"); code != 200 {
+			t.Errorf("the record is gone once an agent was there: %d %s", code, body)
+		}
 		got, err := h.admin.SetDirect(t.Context(), "edge-1", admin.Direct{})
 		if err != nil || got.Direct != nil {
 			t.Errorf("%+v %v", got, err)
@@ -142,6 +146,40 @@ func TestKubeconfig(t *testing.T) {
 			if _, err := h.admin.SetDirect(t.Context(), "edge-1", bad); err == nil {
 				t.Errorf("%+v is taken", bad)
 			}
+		}
+	})
+	t.Run("S18: the answer names its content, so that a program learns whether its file is still right", func(t *testing.T) {
+		ask := func(tag string) *http.Response {
+			transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: h.roots(), MinVersion: tls.VersionTLS12}}
+			defer transport.CloseIdleConnections()
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+h.address()+"/-/v1/clusters/far/kubeconfig", http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer tok-bob")
+			r.Header.Set("If-None-Match", tag)
+			res, err := (&http.Client{Transport: transport, Timeout: patience}).Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := res.Body.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return res
+		}
+		first := ask("")
+		tag := first.Header.Get("Etag")
+		if first.StatusCode != 200 || tag != `"`+first.Header.Get("Culvert-Generation")+`"` || len(tag) != 18 {
+			t.Fatalf("%s %v", first.Status, first.Header)
+		}
+		if again := ask(tag); again.StatusCode != 304 {
+			t.Errorf("%s", again.Status)
+		}
+		if _, err := h.admin.SetDirect(t.Context(), "far", admin.Direct{URL: "https://10.0.0.6:6443"}); err != nil {
+			t.Fatal(err)
+		}
+		if changed := ask(tag); changed.StatusCode != 200 || changed.Header.Get("Etag") == tag {
+			t.Errorf("%s %v", changed.Status, changed.Header)
 		}
 	})
 	t.Run("S20: the clusters that a caller may reach are listed, and no others", func(t *testing.T) {
