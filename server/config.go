@@ -95,6 +95,10 @@ type Config struct {
 	// Policy says who may do what. Default: the Kubernetes API of every cluster, and
 	// nothing else.
 	Policy *Policy `json:"policy,omitempty"`
+	// Connect says where HTTP CONNECT leads to. Default: to no host.
+	Connect *Connect `json:"connect,omitempty"`
+	// WebSocket is about raw TCP over WebSocket. Default: on Listen alone.
+	WebSocket *WebSocket `json:"websocket,omitempty"`
 	// Audit says where audit lines go. Default nowhere.
 	Audit *Audit `json:"audit,omitempty"`
 	// Limits bound what callers can ask for. Default nothing.
@@ -183,6 +187,8 @@ func (c *Config) Validate() error {
 	}
 	problems = append(problems, c.trustProblems()...)
 	problems = append(problems, c.accessProblems()...)
+	_, connectProblems := c.connectSettings()
+	problems = append(problems, connectProblems...)
 	if c.TrustDomain != "" {
 		for _, reason := range validation.IsDNS1123Subdomain(c.TrustDomain) {
 			problems = append(problems, fmt.Errorf("trustDomain: %q: %s", c.TrustDomain, reason))

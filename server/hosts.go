@@ -140,17 +140,13 @@ type names struct {
 	serving *serving
 	// misdirected answers unknown names with the hub's certificate and 421.
 	misdirected bool
-	// web is for HTTPS, proxy for clients of an HTTP proxy, stream for what is in the
-	// TLS whatever it is.
-	web, proxy, stream *tls.Config
+	// web is for HTTPS, stream for what is in the TLS whatever it is.
+	web, stream *tls.Config
 }
 
 func newNames(cfg Config, hosts *route.Hosts, t *trust) *names {
 	n := &names{hosts: hosts, serving: t.serving, web: t.clients()}
 	n.misdirected = cfg.Hosts != nil && cfg.Hosts.Unknown == UnknownMisdirected
-	// A Go program speaks HTTP/1.1 to its proxy, although it offers h2, too.
-	n.proxy = t.clients()
-	n.proxy.NextProtos = []string{"http/1.1", "h2"}
 	n.stream = t.clients()
 	n.stream.NextProtos = nil
 	return n
@@ -158,9 +154,6 @@ func newNames(cfg Config, hosts *route.Hosts, t *trust) *names {
 
 // ByName is for [front.Config].
 func (n *names) byName(name string) front.Named {
-	if name == "" {
-		return front.Named{TLS: n.web}
-	}
 	if host, ok := n.hosts.Lookup(name); ok {
 		switch {
 		case host.PassThrough:
@@ -170,13 +163,17 @@ func (n *names) byName(name string) front.Named {
 		}
 		return front.Named{TLS: n.web}
 	}
-	switch {
-	case n.forProxy(name):
-		return front.Named{TLS: n.proxy}
-	case n.misdirected || n.serving.covers(name) == nil:
-		return front.Named{TLS: n.web}
+	return n.only(n.web)(name)
+}
+
+// only returns a byName for a front end that has nothing to do with clusters' names.
+func (n *names) only(cfg *tls.Config) func(name string) front.Named {
+	return func(name string) front.Named {
+		if name == "" || n.misdirected || n.forProxy(name) || n.serving.covers(name) == nil {
+			return front.Named{TLS: cfg}
+		}
+		return front.Named{}
 	}
-	return front.Named{}
 }
 
 // forProxy tells a name that only clients of the proxy ask for.

@@ -63,12 +63,15 @@ type Server struct {
 	names  *names
 	front  *https.Handler
 	sni    *sni.Server
+	tcp    *tcpFronts
 	web    *http.Server
 	admin  *admin.Handler
 	socket *admin.Server
 	enrol  *service.Server
 	tunnel *tunnel.Server
 	ports  []*front.Port
+
+	balancers front.Balancers
 }
 
 // New checks cfg, loads or creates the hub's state, and listens; Run serves. The
@@ -157,6 +160,10 @@ func (s *Server) newFront(ctx context.Context) (err error) {
 		return fmt.Errorf("hub front end: %w", err)
 	}
 	s.web = s.front.Server()
+	if s.tcp, err = s.newTCPFronts(); err != nil {
+		return fmt.Errorf("hub front end: %w", err)
+	}
+	s.tcp.share(s.web)
 	s.admin, err = admin.New(admin.Config{Hub: administration{s}, Logger: s.log})
 	return err
 }
@@ -198,15 +205,19 @@ func (s *Server) listen(ctx context.Context) error {
 		Web: s.names.web, ByName: s.names.byName, Logger: s.log,
 	}
 	var err error
-	if both.Balancers, err = s.cfg.balancers(); err != nil {
+	if s.balancers, err = s.cfg.balancers(); err != nil {
 		return err
 	}
+	both.Balancers = s.balancers
 	agents := both
 	agents.Web, agents.ByName = nil, nil
 	if err := s.listenOn(ctx, "listen", s.cfg.Listen, both); err != nil {
 		return err
 	}
-	return s.listenOn(ctx, "agentListen", s.cfg.AgentListen, agents)
+	if err := s.listenOn(ctx, "agentListen", s.cfg.AgentListen, agents); err != nil {
+		return err
+	}
+	return s.tcp.listen(ctx, s)
 }
 
 func (s *Server) listenOn(ctx context.Context, field string, addresses []string, cfg front.Config) error {
@@ -239,7 +250,7 @@ func (s *Server) ServingCA() []byte { return s.trust.serving.bundle() }
 // Run serves until ctx ends, then drains for at most Config.DrainTimeout and
 // frees everything. A listener that fails ends it with an error.
 func (s *Server) Run(ctx context.Context) error {
-	failed := make(chan error, 5*len(s.ports)+3)
+	failed := make(chan error, 5*len(s.ports)+2*len(s.tcp.listeners)+3)
 	serve := func(what string, f func() error) {
 		if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			failed <- fmt.Errorf("%s: %w", what, err)
@@ -253,11 +264,12 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	for _, p := range s.ports {
 		start("listener", p.Serve)
-		start("https", func() error { return s.web.Serve(p.Web()) })
+		start("https", func() error { return s.web.Serve(eitherListener{p.Web()}) })
 		start("streams", func() error { return s.sni.Serve(p.Streams()) })
 		start("tunnel", func() error { return s.tunnel.Serve(p.Tunnel()) })
 		start("enrolment", func() error { return s.enrol.Serve(p.Enrol()) })
 	}
+	s.tcp.start(s, start)
 	start("administration", s.socket.Serve)
 	for what, port := range map[string]*telemetry.Server{"metrics": s.observation.port, "debug": s.observation.debug} {
 		if port != nil {
@@ -301,7 +313,10 @@ func (s *Server) drain() error {
 			return fmt.Errorf("close listener: %w", err)
 		}
 	}
-	err := s.web.Shutdown(ctx)
+	if err := s.tcp.close(); err != nil {
+		return err
+	}
+	err := errors.Join(s.web.Shutdown(ctx), s.tcp.shutdown(ctx))
 	s.front.Close()
 	s.enrol.Shutdown(ctx)
 	if err != nil { // time is over
@@ -323,6 +338,7 @@ func (s *Server) Close() error {
 	for _, p := range s.ports {
 		errs = append(errs, p.Close())
 	}
+	errs = append(errs, s.tcp.close())
 	if s.socket != nil {
 		errs = append(errs, s.socket.Close())
 	}

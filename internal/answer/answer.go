@@ -54,11 +54,46 @@ func Fault(hop wire.Hop, op string, err error) *fault.Error {
 //
 // The error it returns is that of writing to the client, which may be gone.
 func Write(w http.ResponseWriter, r *http.Request, err error) (int, error) {
-	f := Fault(wire.HopHub, "", err)
-	if f == nil {
-		f = &fault.Error{Hop: wire.HopHub, Code: wire.CodeInternal}
+	f := faultOf(err)
+	status := Status(f, RequestID(r.Context()))
+	if status.Code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	contentType, body, err := encode(r, Status(f, RequestID(r.Context())))
+	return write(w, r, f, status)
+}
+
+// WriteProxy is Write for a proxy's answer to CONNECT: who is not authenticated
+// gets 407 and the challenges (RFC 9110 section 11.7.1), so that clients do not
+// take it for an answer of the target.
+func WriteProxy(w http.ResponseWriter, r *http.Request, err error, challenges ...string) (int, error) {
+	f := faultOf(err)
+	status := Status(f, RequestID(r.Context()))
+	if status.Code == http.StatusUnauthorized {
+		status.Code = http.StatusProxyAuthRequired
+		w.Header()["Proxy-Authenticate"] = challenges
+	}
+	return write(w, r, f, status)
+}
+
+// WriteMethod is Write with 405 for a request whose method is not one of allow.
+func WriteMethod(w http.ResponseWriter, r *http.Request, err error, allow ...string) (int, error) {
+	f := faultOf(err)
+	status := Status(f, RequestID(r.Context()))
+	status.Code, status.Reason = http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed
+	w.Header().Set("Allow", strings.Join(allow, ", "))
+	return write(w, r, f, status)
+}
+
+func faultOf(err error) *fault.Error {
+	if f := Fault(wire.HopHub, "", err); f != nil {
+		return f
+	}
+	return &fault.Error{Hop: wire.HopHub, Code: wire.CodeInternal}
+}
+
+// write answers with a fault as the status says it.
+func write(w http.ResponseWriter, r *http.Request, f *fault.Error, status *metav1.Status) (int, error) {
+	contentType, body, err := encode(r, status)
 	if err != nil {
 		return 0, err
 	}
@@ -78,10 +113,7 @@ func Write(w http.ResponseWriter, r *http.Request, err error) (int, error) {
 	if s := retryAfterSeconds(f.RetryAfter); s > 0 {
 		h.Set("Retry-After", strconv.FormatInt(s, 10))
 	}
-	code := f.HTTPStatus()
-	if code == http.StatusUnauthorized {
-		h.Set("WWW-Authenticate", "Bearer")
-	}
+	code := int(status.Code)
 	w.WriteHeader(code)
 	_, err = w.Write(body)
 	return code, err

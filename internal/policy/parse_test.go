@@ -226,3 +226,30 @@ func TestRefused(t *testing.T) {
 		}
 	})
 }
+
+func TestParsePorts(t *testing.T) {
+	ports, err := policy.ParsePorts([]string{"consoles", "ssl", "8000-8001", "22"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for port, want := range map[uint16]bool{5899: false, 5900: true, 6923: true, 6924: false, 443: true, 442: false, 8000: true, 8001: true, 8002: false, 22: true, 0: false, 65535: false} {
+		if got := ports.Contains(port); got != want {
+			t.Errorf("%d: %v", port, got)
+		}
+	}
+	if got := ports.String(); got != "5900-6923,443,8000-8001,22" {
+		t.Errorf("written as %q", got)
+	}
+	if (policy.Ports{}).Contains(443) {
+		t.Error("the zero value has a port")
+	}
+	_, err = policy.ParsePorts([]string{"http", "443", "0", "70000", "2-1"})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{"[0]: ", "[2]: ", "[3]: ", "[4]: "} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in %v", want, err)
+		}
+	}
+}

@@ -24,6 +24,44 @@ var portSets = map[string][]portRange{
 // proxies are commonly configured with.
 func PortSets() []string { return slices.Sorted(maps.Keys(portSets)) }
 
+// Ports is a set of ports. The zero value is empty. It is safe for concurrent use.
+type Ports struct{ ranges []portRange }
+
+// ParsePorts returns the union of what texts name, each in the form of
+// [TCPRule.Ports]: a number, a range as 5900-6923, "*", or one of [PortSets]. The
+// error has every text that is none of these, with its index.
+func ParsePorts(texts []string) (Ports, error) {
+	var all Ports
+	var problems []error
+	for i, text := range texts {
+		ranges, err := parsePorts(text)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("[%d]: %w", i, err))
+		}
+		all.ranges = append(all.ranges, ranges...)
+	}
+	if err := errors.Join(problems...); err != nil {
+		return Ports{}, err
+	}
+	return all, nil
+}
+
+// Contains reports whether port is in the set.
+func (p Ports) Contains(port uint16) bool { return inPorts(p.ranges, port) }
+
+// String returns the ranges as they are written in a policy, joined by commas.
+func (p Ports) String() string {
+	texts := make([]string, 0, len(p.ranges))
+	for _, r := range p.ranges {
+		text := strconv.Itoa(int(r.first))
+		if r.last != r.first {
+			text += "-" + strconv.Itoa(int(r.last))
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, ",")
+}
+
 func parsePorts(text string) ([]portRange, error) {
 	if text == "*" {
 		return []portRange{{1, 65535}}, nil

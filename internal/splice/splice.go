@@ -31,7 +31,7 @@ type Result struct {
 // Join copies between a and b until both directions are over, and closes both.
 // The end of a direction is passed on as a half-close. When a side fails, the
 // other is reset: a [*mux.Session] with hop and the reason, a TCP connection with
-// RST.
+// RST, also one that is below others with a method NetConn.
 func Join(a, b Conn, hop wire.Hop) Result {
 	j := &joint{hop: hop}
 	var r Result

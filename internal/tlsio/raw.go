@@ -32,7 +32,7 @@ type rawConn struct {
 	err     error      // why writing failed, for ever
 }
 
-// NetConn returns the connection below.
+// NetConn lets who resets a connection get at the socket.
 func (c *rawConn) NetConn() net.Conn { return c.Conn }
 
 func (c *rawConn) bulk() {

@@ -84,7 +84,7 @@ func (h *Handler) identify(v *visit, judge string) error {
 	v.caller = caller
 	v.seen.User(caller.User.GetName())
 	if caller.Method == identity.MethodCertificate {
-		return checkOrigin(v.r)
+		return identity.CheckOrigin(v.r)
 	}
 	return nil
 }

@@ -47,7 +47,6 @@ func (h *Handler) Close() {
 
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	served(r)
 	v := &visit{}
 	v.x, r = relay.Begin(w, r)
 	v.seen, v.r = h.cfg.Observer.Begin(answer.WithRequestID(r), v.x)

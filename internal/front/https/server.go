@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/culvertdev/culvert/internal/relay"
 )
 
 // The limits of [Handler.Server].
@@ -30,13 +32,11 @@ const (
 // HTTP/2. The caller gives it a TLS listener whose configuration offers "h2" and
 // "http/1.1" (Serve with a [crypto/tls.Listener], or ServeTLS), runs it and shuts
 // it down; neither reading nor writing has a time limit once a head was read.
-// Each call returns a new server. It logs connections that end with bytes which are
-// no request.
+// Each call returns a new server.
 func (h *Handler) Server() *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	seen := newConnections(h.cfg.Logger)
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: ReadHeaderTimeout,
@@ -48,8 +48,7 @@ func (h *Handler) Server() *http.Server {
 			MaxReceiveBufferPerStream:     uploadStream,
 			MaxReceiveBufferPerConnection: uploadConnection,
 		},
-		ConnContext: seen.context,
-		ConnState:   seen.state,
+		ConnContext: relay.ConnContext,
 		ErrorLog:    slog.NewLogLogger(h.cfg.Logger.Handler(), slog.LevelInfo),
 	}
 }

@@ -1,4 +1,4 @@
-package https
+package server
 
 import (
 	"context"
@@ -7,12 +7,10 @@ import (
 	"net"
 	"net/http"
 	"sync"
-
-	"github.com/culvertdev/culvert/internal/relay"
 )
 
-// connections knows what became of a server's connections: net/http answers what it
-// cannot read by itself and tells nobody. It is safe for concurrent use.
+// connections knows what became of the connections of servers: net/http answers what
+// it cannot read by itself and tells nobody. It is safe for concurrent use.
 type connections struct {
 	log *slog.Logger
 
@@ -32,13 +30,29 @@ func newConnections(log *slog.Logger) *connections {
 	return &connections{log: log, open: make(map[net.Conn]*connection)}
 }
 
-// context is for [http.Server.ConnContext].
-func (c *connections) context(ctx context.Context, conn net.Conn) context.Context {
-	of := &connection{}
-	c.mu.Lock()
-	c.open[conn] = of
-	c.mu.Unlock()
-	return context.WithValue(relay.ConnContext(ctx, conn), connectionKey{}, of)
+// watch makes a server tell of its connections. It comes last: what it puts before
+// the handler has to see every request.
+func (c *connections) watch(server *http.Server) {
+	next, handler := server.ConnContext, server.Handler
+	server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		if next != nil {
+			ctx = next(ctx, conn)
+		}
+		of := &connection{}
+		c.mu.Lock()
+		c.open[conn] = of
+		c.mu.Unlock()
+		return context.WithValue(ctx, connectionKey{}, of)
+	}
+	server.ConnState = c.state
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if of, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+			of.mu.Lock()
+			of.served++
+			of.mu.Unlock()
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // state is for [http.Server.ConnState].
@@ -70,13 +84,4 @@ func (c *connections) state(conn net.Conn, state http.ConnState) {
 func isHTTP1(conn net.Conn) bool {
 	secure, ok := conn.(interface{ ConnectionState() tls.ConnectionState })
 	return !ok || secure.ConnectionState().NegotiatedProtocol != "h2"
-}
-
-// served counts a request that was read.
-func served(r *http.Request) {
-	if of, ok := r.Context().Value(connectionKey{}).(*connection); ok {
-		of.mu.Lock()
-		of.served++
-		of.mu.Unlock()
-	}
 }

@@ -1,4 +1,4 @@
-package https
+package identity_test
 
 import (
 	"net/http"
@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/culvertdev/culvert/internal/fault"
+	"github.com/culvertdev/culvert/internal/identity"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -27,7 +28,7 @@ func TestOrigin(t *testing.T) {
 			for name, value := range c.header {
 				r.Header.Set(name, value)
 			}
-			err := checkOrigin(r)
+			err := identity.CheckOrigin(r)
 			if (err != nil) != c.refused {
 				t.Fatalf("got %v", err)
 			}

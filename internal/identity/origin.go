@@ -1,4 +1,4 @@
-package https
+package identity
 
 import (
 	"errors"
@@ -8,11 +8,11 @@ import (
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
-// checkOrigin refuses what a web page of another origin makes a browser send: a
+// CheckOrigin refuses what a web page of another origin makes a browser send: a
 // request that changes something, or a WebSocket. It is for callers by client
 // certificate, which a browser shows whoever asks for it; a page that sends a token
-// has been given one.
-func checkOrigin(r *http.Request) error {
+// has been given one. The error is a [*fault.Error].
+func CheckOrigin(r *http.Request) error {
 	if r.Header.Get("Upgrade") != "" {
 		// Upgrades are GETs, which are taken for harmless, and no browser keeps one
 		// page from opening another's WebSocket.
