@@ -133,6 +133,9 @@ func addKnown(to *admin.Cluster, c store.Cluster) {
 		}
 		maps.Copy(to.Labels, c.TokenLabels) // what the hub gave goes before what the agent says
 	}
+	if c.Direct.URL != "" {
+		to.Direct = &admin.Direct{URL: c.Direct.URL, CA: c.Direct.CA}
+	}
 }
 
 func addAgent(to *admin.Cluster, agent registry.Agent) {

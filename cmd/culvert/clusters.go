@@ -14,11 +14,11 @@ import (
 func clustersCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clusters",
-		Short: "List, accept and revoke the clusters of a hub",
+		Short: "List, accept, set up and revoke the clusters of a hub",
 		Example: `  culvert clusters list --state /var/lib/culvert
   culvert clusters revoke --state /var/lib/culvert edge-1 --reason "laptop stolen"`,
 	}
-	cmd.AddCommand(clustersListCommand(), clustersGetCommand(), clustersAcceptCommand(), clustersRevokeCommand())
+	cmd.AddCommand(clustersListCommand(), clustersGetCommand(), clustersAcceptCommand(), clustersSetCommand(), clustersRevokeCommand())
 	return cmd
 }
 
@@ -108,6 +108,9 @@ func clusterText(w io.Writer, c admin.Cluster) error {
 	pairs := [][2]string{
 		{"Name", c.Name}, {"State", c.State}, {"Labels", labelText(c.Labels)}, {"Version", c.Version},
 		{"Joined", when(c.Joined)}, {"First seen", when(c.FirstSeen)}, {"Last seen", when(c.LastSeen)},
+	}
+	if c.Direct != nil {
+		pairs = append(pairs, [2]string{"Direct URL", c.Direct.URL})
 	}
 	for _, a := range c.Agents {
 		pairs = append(pairs, [2]string{"Agent", fmt.Sprintf("%s at %s, version %s, since %s, %d sessions", a.Name, a.Remote, a.Version, when(a.Since), a.Sessions)})

@@ -72,6 +72,12 @@ type Config struct {
 	// Admin serves the paths under /-/v1/ to callers that were authenticated, and
 	// decides which of them may. Without it those paths are not found.
 	Admin func(w http.ResponseWriter, r *http.Request, caller user.Info) error
+	// Kubeconfig makes the kubeconfig of a cluster. What it fails with is the answer.
+	// It ends with its context. Without it nobody gets one.
+	Kubeconfig func(ctx context.Context, ask KubeconfigRequest) (Kubeconfig, error)
+	// Clusters returns the names of all clusters that are known, of which a caller is
+	// shown those that the policy lets them reach. It is required with Kubeconfig.
+	Clusters func() ([]string, error)
 }
 
 // Validate names every required field that is missing.
@@ -86,6 +92,7 @@ func (c *Config) Validate() error {
 		{"Map", c.Map == nil},
 		{"Policy", c.Policy == nil},
 		{"Logger", c.Logger == nil},
+		{"Clusters", c.Kubeconfig != nil && c.Clusters == nil},
 	} {
 		if field.missing {
 			problems = append(problems, errors.New("https: "+field.name+" is required"))
