@@ -50,6 +50,7 @@ type Agent struct {
 	hub      string
 	draining atomic.Bool
 
+	status      status       // what the hub is told
 	policy      *policy.File // nil without one
 	observation observation
 	observer    telemetry.Observer
@@ -98,9 +99,11 @@ func New(cfg Config) (*Agent, error) {
 			Hop:     wire.HopAgent,
 			Budget:  budget,
 			Handler: a.handle,
+			Status:  a.status.now.Load,
 		},
 		Logger: a.log,
 	})
+	a.status.dialer.Store(a.dialer)
 	a.observation.links.Follow(telemetry.LinkInfo{}, a.dialer.Link)
 	return a, nil
 }
@@ -123,7 +126,9 @@ func (a *Agent) newUpstream() error {
 		}
 	}
 	to := upstream.Config{
-		Kubernetes: kubernetes, Services: services, Addresses: addresses, SpecialAddresses: special,
+		Kubernetes: kubernetes, KubernetesEndpoints: cfg.KubernetesEndpoints, KubernetesBalance: cfg.KubernetesBalance,
+		Probe: cfg.KubernetesProbe, KubernetesChanged: a.status.changed,
+		Services: services, Addresses: addresses, SpecialAddresses: special,
 		ReadOnly: cfg.ReadOnly, Impersonation: cfg.Impersonation, PassThrough: cfg.PassThrough,
 		ServiceCA: cfg.ServiceCA, DNSServer: cfg.DNSServer, Observer: a.observer, Logger: cfg.Logger,
 	}

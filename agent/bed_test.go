@@ -183,7 +183,7 @@ func (h *hub) issue(cluster string, lifetime time.Duration) (chain, key []byte) 
 func (h *hub) config(log io.Writer) Config {
 	h.t.Helper()
 	return Config{
-		State: filepath.Join(h.t.TempDir(), "state"), Kubernetes: &rest.Config{Host: "https://127.0.0.1:1"},
+		State: filepath.Join(h.t.TempDir(), "state"), Kubernetes: &rest.Config{Host: "https://127.0.0.1:1"}, KubernetesProbe: Probe{Kind: "none"},
 		AllowAddresses: []string{"127.0.0.1:*"}, Logger: slog.New(slog.NewTextHandler(log, nil)),
 		Proxy: noProxy,
 	}

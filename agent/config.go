@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/culvertdev/culvert/internal/balance"
 	"github.com/culvertdev/culvert/internal/outbound"
 	"github.com/culvertdev/culvert/internal/route"
 	"github.com/culvertdev/culvert/internal/telemetry"
@@ -25,6 +26,13 @@ import (
 type (
 	// Impersonation says whom the agent acts for at the API server.
 	Impersonation = upstream.Impersonation
+	// Balance is how one of several endpoints is chosen: "leastoutstanding",
+	// "roundrobin" or "random2".
+	Balance = balance.Method
+	// Probe says how endpoints are asked whether they work.
+	Probe = upstream.Probe
+	// ProbeKind is the way: "http", "tls", "tcp", "grpc" or "none".
+	ProbeKind = upstream.ProbeKind
 	// Telemetry says where traces go.
 	Telemetry = telemetry.Settings
 )
@@ -71,6 +79,18 @@ type Config struct {
 	// Default: the service account of the pod.
 	Kubeconfig string `json:"kubeconfig,omitempty"`
 	Context    string `json:"context,omitempty"`
+	// KubernetesEndpoints are host:port of API servers of the cluster, in the place of
+	// the address in the kubeconfig: requests are spread over those that work. A name
+	// stands for all of its addresses. What the certificate has to be for, and by
+	// which CA, stays as the kubeconfig says. Default: the address of the kubeconfig.
+	KubernetesEndpoints []string `json:"kubernetesEndpoints,omitempty"`
+	// KubernetesBalance says how one of them is chosen. Default "leastoutstanding":
+	// that with the fewest requests and sessions under way.
+	KubernetesBalance Balance `json:"kubernetesBalance,omitempty"`
+	// KubernetesProbe says how each of them is asked whether it works; also where there
+	// is one, so that callers are told at once that it does not. Default: GET /readyz
+	// with the agent's credential, each 10 s.
+	KubernetesProbe Probe `json:"kubernetesProbe,omitzero"`
 	// AllowServices are the services that may be reached beside the API server,
 	// as namespace/name[:port] where each part may be "*". Default none.
 	AllowServices []string `json:"allowServices,omitempty"`
@@ -143,6 +163,9 @@ func (c Config) withDefaults() Config {
 		// Without it the hub calls the agent by its instance.
 		c.Name, _ = os.Hostname()
 	}
+	if c.KubernetesProbe.Kind == "" {
+		c.KubernetesProbe.Kind = upstream.ProbeHTTP
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -201,6 +224,15 @@ func (c *Config) Validate() error {
 	}
 	if _, err := c.specialAddresses(); err != nil {
 		problems = append(problems, err)
+	}
+	if err := balance.CheckEndpoints(c.KubernetesEndpoints); err != nil {
+		problems = append(problems, fmt.Errorf("kubernetesEndpoints: %w", err))
+	}
+	if err := balance.CheckMethod(c.KubernetesBalance); err != nil {
+		problems = append(problems, fmt.Errorf("kubernetesBalance: %w", err))
+	}
+	if err := c.KubernetesProbe.Validate(); err != nil {
+		problems = append(problems, fmt.Errorf("kubernetesProbe: %w", err))
 	}
 	if err := c.Impersonation.Validate(); err != nil {
 		problems = append(problems, fmt.Errorf("impersonation: %w", err))

@@ -8,8 +8,12 @@ import (
 )
 
 // Health returns what the agent keeps current by itself: its certificate, the
-// hub's CAs, what belongs to the proxy, and the policy. Nothing in it is secret.
-func (a *Agent) Health() []Health {
+// hub's CAs, what belongs to the proxy, and the policy; and which endpoints of the
+// API server work. Nothing in it is secret.
+func (a *Agent) Health() []Health { return append(a.followed(), a.endpointsHealth()...) }
+
+// followed is the state of what comes from files.
+func (a *Agent) followed() []Health {
 	all := a.trust.health()
 	for _, w := range a.way.Watched() {
 		all = append(all, healthOf(w.Status()))
@@ -38,7 +42,7 @@ func (a *Agent) Reload() error {
 	if err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
-	for _, h := range a.Health() {
+	for _, h := range a.followed() {
 		args := []any{"what", h.Name, "file", h.File}
 		if !h.NotAfter.IsZero() {
 			args = append(args, "subject", h.Subject, "expires", timestamp(h.NotAfter))

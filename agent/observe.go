@@ -37,7 +37,7 @@ func (a *Agent) observe(budget *mux.Budget) (err error) {
 	a.observer.Tracer = o.tracer
 	if a.cfg.MetricsListen != "" {
 		o.telemetry, err = telemetry.New(telemetry.Config{
-			Role: telemetry.RoleAgent, Health: a.Health, Ready: a.ready, Links: o.links, Budget: budget, SpansLost: o.tracer.Lost, Logger: a.log,
+			Role: telemetry.RoleAgent, Health: a.Health, Endpoints: a.endpoints, Ready: a.ready, Links: o.links, Budget: budget, SpansLost: o.tracer.Lost, Logger: a.log,
 		})
 		if err != nil {
 			return errors.Join(err, o.close())

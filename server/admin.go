@@ -133,12 +133,16 @@ func addKnown(to *admin.Cluster, c store.Cluster) {
 		}
 		maps.Copy(to.Labels, c.TokenLabels) // what the hub gave goes before what the agent says
 	}
+	if c.Direct.URL != "" {
+		to.Direct = &admin.Direct{URL: c.Direct.URL, CA: c.Direct.CA}
+	}
 }
 
 func addAgent(to *admin.Cluster, agent registry.Agent) {
 	to.Agents = append(to.Agents, admin.Agent{
 		Name: agent.Name, Version: agent.Version, Remote: agent.Remote.String(), Since: agent.Since.UTC(),
 		RTT: metav1.Duration{Duration: agent.Stats.RTT}, Sessions: agent.Stats.Sessions,
+		Draining: agent.Stats.Draining, KubernetesFailure: agent.KubernetesFailure(),
 	})
 }
 

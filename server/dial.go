@@ -13,8 +13,10 @@ import (
 	"github.com/culvertdev/culvert/internal/answer"
 	"github.com/culvertdev/culvert/internal/fault"
 	"github.com/culvertdev/culvert/internal/front"
+	"github.com/culvertdev/culvert/internal/front/https"
 	"github.com/culvertdev/culvert/internal/identity"
 	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/internal/registry"
 	"github.com/culvertdev/culvert/internal/route"
 	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/wire"
@@ -39,7 +41,7 @@ func (s *Server) dial(ctx context.Context, cluster string, target wire.Target) (
 	id := answer.RequestID(ctx)
 	ctx, opening := s.observer.StartOpen(ctx, telemetry.OpenStart{Cluster: cluster, Target: target, RequestID: id})
 	request := mux.Request{Target: target, RequestID: id, Trace: telemetry.TraceParent(ctx)}
-	conn, err := s.registry.Cold(ctx, cluster, request, DefaultOpenTimeout, opening.End)
+	conn, err := s.registry.Cold(registry.Prefer(ctx, https.ChosenAgent(ctx)), cluster, request, DefaultOpenTimeout, opening.End)
 	if err != nil {
 		opening.End(err)
 		return nil, err

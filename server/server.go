@@ -151,9 +151,10 @@ func (s *Server) newFront(ctx context.Context) (err error) {
 	s.names = newNames(s.cfg, hosts, s.trust)
 	s.sni = sni.New(sni.Config{Sessions: sessions{s}, Certificate: s.identity.ByCertificate, Logger: s.log})
 	s.front, err = https.New(https.Config{
-		HostOf: s.names.hostOf, Dial: s.dial, Identify: s.identity.Identify, Map: mapper.Map,
+		HostOf: s.names.hostOf, Dial: s.dial, Choose: s.registry.Choose, Identify: s.identity.Identify, Map: mapper.Map,
 		Policy: s.policy, Labels: s.labels, Limits: s.limits, Audit: s.audit, Observer: s.observer, HeaderBytes: s.cfg.HeaderBytes,
 		Logger: s.log, CA: s.trust.serving.bundle, Health: s.Health, Admin: s.serveAdmin,
+		Kubeconfig: s.kubeconfig, Clusters: s.clusterNames,
 	})
 	if err != nil {
 		return fmt.Errorf("hub front end: %w", err)

@@ -87,6 +87,9 @@ func bind(f *pflag.FlagSet, cfg *agent.Config, logging *cli.Logging) {
 	f.StringVar(&cfg.Proxy.CredentialsFile, "proxy-credentials-file", cfg.Proxy.CredentialsFile, "file with user:password for the proxy")
 	f.StringVar(&cfg.Kubeconfig, "kubeconfig", cfg.Kubeconfig, "kubeconfig for the cluster's API server (default: the pod's service account)")
 	f.StringVar(&cfg.Context, "context", cfg.Context, "context in the kubeconfig (default: its current one)")
+	f.StringArrayVar(&cfg.KubernetesEndpoints, "kubernetes-endpoint", cfg.KubernetesEndpoints, "host:port of an API server, or of a name with several addresses, in the place of the kubeconfig's address (repeat)")
+	f.Var(textValue[agent.Balance]{&cfg.KubernetesBalance}, "kubernetes-balance", "how an endpoint is chosen: leastoutstanding, roundrobin or random2 (default leastoutstanding)")
+	f.Var(textValue[agent.ProbeKind]{&cfg.KubernetesProbe.Kind}, "kubernetes-probe", "how endpoints are asked whether they work: http, tls, tcp, grpc or none (default http)")
 	f.StringArrayVar(&cfg.AllowServices, "allow-service", cfg.AllowServices, "service that may be reached, namespace/name[:port], each part may be * (repeat; default none)")
 	f.StringArrayVar(&cfg.AllowAddresses, "allow-address", cfg.AllowAddresses, "TCP address that may be reached, host:port, the port may be * (repeat; default none)")
 	f.StringVar(&cfg.Policy, "policy", cfg.Policy, "policy file of the cluster's owner, which may deny what the allow flags allow (default none)")
@@ -103,6 +106,23 @@ func bind(f *pflag.FlagSet, cfg *agent.Config, logging *cli.Logging) {
 	cli.MemoryFlag(f, &cfg.Memory, agent.DefaultMemory, agent.LeastMemory)
 	f.StringVar(&cfg.MetricsListen, "metrics-listen", cfg.MetricsListen, "host:port of /metrics, /healthz and /readyz, in clear text and for everybody (default: nowhere)")
 	logging.Bind(f)
+}
+
+// textValue is a flag for a type of text; what it may be is validated with the rest.
+type textValue[T ~string] struct{ to *T }
+
+// Set implements [pflag.Value].
+func (v textValue[T]) Set(text string) error { *v.to = T(text); return nil }
+
+// Type implements [pflag.Value].
+func (v textValue[T]) Type() string { return "string" }
+
+// String implements [pflag.Value].
+func (v textValue[T]) String() string {
+	if v.to == nil {
+		return ""
+	}
+	return string(*v.to)
 }
 
 // runAgent runs an agent until ctx ends.

@@ -14,11 +14,11 @@ import (
 func clustersCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clusters",
-		Short: "List, accept and revoke the clusters of a hub",
+		Short: "List, accept, set up and revoke the clusters of a hub",
 		Example: `  culvert clusters list --state /var/lib/culvert
   culvert clusters revoke --state /var/lib/culvert edge-1 --reason "laptop stolen"`,
 	}
-	cmd.AddCommand(clustersListCommand(), clustersGetCommand(), clustersAcceptCommand(), clustersRevokeCommand())
+	cmd.AddCommand(clustersListCommand(), clustersGetCommand(), clustersAcceptCommand(), clustersSetCommand(), clustersRevokeCommand())
 	return cmd
 }
 
@@ -53,9 +53,29 @@ func clustersListCommand() *cobra.Command {
 func clusterTable(w io.Writer, clusters []admin.Cluster) error {
 	lines := make([][]string, 0, len(clusters))
 	for _, c := range clusters {
-		lines = append(lines, []string{c.Name, c.State, strconv.Itoa(len(c.Agents)), c.Version, when(c.LastSeen), labelText(c.Labels)})
+		lines = append(lines, []string{c.Name, c.State, strconv.Itoa(len(c.Agents)), kubernetesText(c.Agents), c.Version, when(c.LastSeen), labelText(c.Labels)})
 	}
-	return rows(w, []string{"NAME", "STATE", "AGENTS", "VERSION", "LAST SEEN", "LABELS"}, lines)
+	return rows(w, []string{"NAME", "STATE", "AGENTS", "KUBERNETES", "VERSION", "LAST SEEN", "LABELS"}, lines)
+}
+
+// kubernetesText says whether the agents reach their API server, as they say.
+func kubernetesText(agents []admin.Agent) string {
+	failed := 0
+	for _, a := range agents {
+		if a.KubernetesFailure != "" {
+			failed++
+		}
+	}
+	switch {
+	case len(agents) == 0:
+		return ""
+	case failed == 0:
+		return "ok"
+	case failed == len(agents):
+		return "away"
+	default:
+		return fmt.Sprintf("away for %d of %d", failed, len(agents))
+	}
 }
 
 func clustersGetCommand() *cobra.Command {
@@ -89,8 +109,14 @@ func clusterText(w io.Writer, c admin.Cluster) error {
 		{"Name", c.Name}, {"State", c.State}, {"Labels", labelText(c.Labels)}, {"Version", c.Version},
 		{"Joined", when(c.Joined)}, {"First seen", when(c.FirstSeen)}, {"Last seen", when(c.LastSeen)},
 	}
+	if c.Direct != nil {
+		pairs = append(pairs, [2]string{"Direct URL", c.Direct.URL})
+	}
 	for _, a := range c.Agents {
 		pairs = append(pairs, [2]string{"Agent", fmt.Sprintf("%s at %s, version %s, since %s, %d sessions", a.Name, a.Remote, a.Version, when(a.Since), a.Sessions)})
+		if a.KubernetesFailure != "" {
+			pairs = append(pairs, [2]string{"Kubernetes", "the agent " + a.Name + " cannot reach it: " + a.KubernetesFailure})
+		}
 	}
 	for _, cert := range c.Certificates {
 		pairs = append(pairs, [2]string{"Certificate", fmt.Sprintf("serial %s, issued %s, expires %s", cert.Serial, when(cert.Issued), until(cert.NotAfter))})

@@ -95,7 +95,7 @@ func TestHubCommands(t *testing.T) {
 		if !regexp.MustCompile(`(?m)^ID +CLUSTER +STATE +APPROVAL +EXPIRES +BY +LABELS\n` + made.ID + ` +edge-2 +revoked +manual `).MatchString(table) {
 			t.Errorf("%s", table)
 		}
-		if out := ok(t, "clusters", "list").Stdout; out != "NAME   STATE   AGENTS   VERSION   LAST SEEN   LABELS\n" {
+		if out := ok(t, "clusters", "list").Stdout; out != "NAME   STATE   AGENTS   KUBERNETES   VERSION   LAST SEEN   LABELS\n" {
 			t.Errorf("%q", out)
 		}
 	})

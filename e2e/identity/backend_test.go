@@ -125,5 +125,7 @@ func TestBackendsDown(t *testing.T) {
 			}
 		}
 		must(t, the.managed.APIServer.Start(ctx))
+		// The agent finds out by its next probe.
+		awaitStatus(ctx, t, call{path: "/managed/version", token: the.ada}, 200)
 	})
 }

@@ -3,6 +3,7 @@ package kubectl
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +18,12 @@ const (
 	// passThroughHost is another name of it, for which TLS ends at kube-apiserver,
 	// which has it in its certificate.
 	passThroughHost = "api." + domain
+	// proxiedHost is what clients of the hub's CONNECT call it. It is in no
+	// certificate and in no DNS.
+	proxiedHost = clusterName + "." + domain
+	// apiServerName is a name that every API server has in its certificate, and here
+	// the hub.
+	apiServerName = "kubernetes"
 )
 
 // access is a way to the cluster: a kubeconfig as a user has it.
@@ -39,6 +46,12 @@ func (w *world) accesses(t *testing.T) []access {
 		{"path", "O20", testbed.Kubeconfig(w.url(clusterName), w.ca, w.token)},
 		{"SNI terminated", "S3,S16", testbed.Kubeconfig("https://"+terminatedHost+":"+w.hubPort.Number(), w.ca, w.token)},
 		{"SNI pass-through", "S4,S15", testbed.Kubeconfig("https://"+passThroughHost+":"+w.hubPort.Number(), direct.CA, direct.Token)},
+		// client-go holds an https proxy's certificate against tls-server-name too, and has
+		// one list of CAs for both.
+		{"end to end", "N6", testbed.Kubeconfigs(testbed.KubeContext{
+			Name: clusterName, Server: "https://" + proxiedHost, ServerName: apiServerName, Token: direct.Token,
+			CA: slices.Concat(w.ca, direct.CA), ProxyURL: "https://culvert:" + w.token + "@" + w.hubPort.Addr(),
+		})},
 	}
 	list := make([]access, 0, len(ways))
 	for _, way := range ways {

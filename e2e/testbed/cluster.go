@@ -62,6 +62,7 @@ type Cluster struct {
 	kubectl    string
 	adminToken string
 	ca         []byte
+	args       []string // of its API servers, without the port
 }
 
 // StartClusters starts clusters in parallel. On an error it returns none; those
@@ -128,44 +129,68 @@ func (b *Bed) startCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, er
 	if err := writeFile(c.AdminKubeconfig, Kubeconfig(c.URL, c.ca, c.adminToken)); err != nil {
 		return nil, err
 	}
+	c.args = append([]string{
+		"--etcd-servers=unix://" + b.socket,
+		"--etcd-prefix=/" + cfg.Name,
+		"--bind-address=" + loopback.String(),
+		// Only written into Endpoints; the default would be read from the
+		// machine's routes, which an isolated network does not have.
+		"--advertise-address=" + HubAddress.String(),
+		"--cert-dir=" + dir,
+		"--tls-cert-file=" + creds.servingCert,
+		"--tls-private-key-file=" + creds.servingKey,
+		"--kubelet-certificate-authority=" + creds.caFile,
+		"--kubelet-client-certificate=" + creds.kubeletCert,
+		"--kubelet-client-key=" + creds.kubeletKey,
+		"--service-account-issuer=" + cmp.Or(cfg.Issuer, "https://kubernetes.default.svc.cluster.local"),
+		"--service-account-key-file=" + creds.serviceAccountPublic,
+		"--service-account-signing-key-file=" + creds.serviceAccountPrivate,
+		"--authorization-mode=RBAC",
+		"--token-auth-file=" + creds.tokenFile,
+		"--service-cluster-ip-range=" + ServiceRange.String(),
+		// There is no controller that would make default service accounts, so
+		// pods must be accepted without one.
+		"--disable-admission-plugins=ServiceAccount",
+	}, cfg.ExtraArgs...)
+	return c, b.startAPIServer(ctx, c, "kube-apiserver", port)
+}
+
+// startAPIServer starts the process of c.
+func (b *Bed) startAPIServer(ctx context.Context, c *Cluster, name string, port *Port) error {
 	started := time.Now()
+	var err error
 	c.APIServer, err = StartProcess(ctx, ProcessConfig{
-		Name: "kube-apiserver",
-		Path: b.cfg.Servers.KubeAPIServer,
-		Args: append([]string{
-			"--etcd-servers=unix://" + b.socket,
-			"--etcd-prefix=/" + cfg.Name,
-			"--bind-address=" + loopback.String(),
-			"--secure-port=" + port.Number(),
-			// Only written into Endpoints; the default would be read from the
-			// machine's routes, which an isolated network does not have.
-			"--advertise-address=" + HubAddress.String(),
-			"--cert-dir=" + dir,
-			"--tls-cert-file=" + creds.servingCert,
-			"--tls-private-key-file=" + creds.servingKey,
-			"--kubelet-certificate-authority=" + creds.caFile,
-			"--kubelet-client-certificate=" + creds.kubeletCert,
-			"--kubelet-client-key=" + creds.kubeletKey,
-			"--service-account-issuer=" + cmp.Or(cfg.Issuer, "https://kubernetes.default.svc.cluster.local"),
-			"--service-account-key-file=" + creds.serviceAccountPublic,
-			"--service-account-signing-key-file=" + creds.serviceAccountPrivate,
-			"--authorization-mode=RBAC",
-			"--token-auth-file=" + creds.tokenFile,
-			"--service-cluster-ip-range=" + ServiceRange.String(),
-			// There is no controller that would make default service accounts, so
-			// pods must be accepted without one.
-			"--disable-admission-plugins=ServiceAccount",
-		}, cfg.ExtraArgs...),
-		LogDir:    dir,
-		Namespace: cfg.Namespace,
-		Ready:     c.ready,
+		Name: name, Path: b.cfg.Servers.KubeAPIServer, Args: append([]string{"--secure-port=" + port.Number()}, c.args...),
+		LogDir: c.Dir, Namespace: c.Namespace, Ready: c.ready,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c.StartTime = time.Since(started)
 	b.onClose(c.APIServer.Kill9)
-	return c, nil
+	return nil
+}
+
+// StartReplica starts another API server of a cluster, with the same objects,
+// certificate and credentials on a port of its own, and waits until its /readyz
+// says ok. What it returns is the cluster as seen by that one; its log is name.log
+// in the cluster's folder. The bed's Close ends it.
+func (b *Bed) StartReplica(ctx context.Context, c *Cluster, name string) (*Cluster, error) {
+	port, err := ReservePort(c.Namespace, loopback)
+	if err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
+	}
+	b.onClose(func() error { port.Close(); return nil })
+	replica := *c
+	replica.URL = "https://" + port.Addr()
+	replica.AdminKubeconfig = filepath.Join(c.Dir, name+".kubeconfig")
+	if err := writeFile(replica.AdminKubeconfig, Kubeconfig(replica.URL, c.ca, c.adminToken)); err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
+	}
+	if err := b.startAPIServer(ctx, &replica, name, port); err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
+	}
+	return &replica, nil
 }
 
 // ready asks /readyz, which is ok once RBAC's own roles are there too.

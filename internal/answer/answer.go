@@ -128,6 +128,11 @@ func Status(f *fault.Error, requestID string) *metav1.Status {
 	if requestID != "" {
 		details.Causes = append(details.Causes, metav1.StatusCause{Type: CauseRequestID, Message: requestID})
 	}
+	if f.Answer != nil {
+		for _, cause := range f.Answer.Causes {
+			details.Causes = append(details.Causes, metav1.StatusCause{Type: metav1.CauseType(cause.Type), Message: cause.Message})
+		}
+	}
 	return &metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
 		Status:   metav1.StatusFailure,

@@ -36,7 +36,22 @@ type Error struct {
 	RetryAfter time.Duration
 	// Err is the cause, one sentence for people. It may be nil.
 	Err error
+	// Answer, where it is set, is what HTTP clients get in place of what the code
+	// means in HTTP.
+	Answer *Answer
 }
+
+// Answer is an HTTP answer that says more than a code can.
+type Answer struct {
+	// Status is the HTTP status, and Reason the Status.reason of Kubernetes.
+	Status int
+	Reason string
+	// Causes are what programs find in Status.details.causes.
+	Causes []Cause
+}
+
+// Cause is one of several things that are wrong.
+type Cause struct{ Type, Message string }
 
 // Error returns "hop: op: target: code: cause", leaving out what is empty.
 func (e *Error) Error() string {
@@ -127,11 +142,22 @@ var mappings = map[wire.Code]mapping{
 	wire.CodeMisdirected:       {http.StatusMisdirectedRequest, "MisdirectedRequest", codes.InvalidArgument},
 }
 
-// HTTPStatus returns the HTTP status of the code.
-func (e *Error) HTTPStatus() int { return mappings[e.Code.Known()].http }
+// HTTPStatus returns the HTTP status of the answer or, without one, of the code.
+func (e *Error) HTTPStatus() int {
+	if e.Answer != nil {
+		return e.Answer.Status
+	}
+	return mappings[e.Code.Known()].http
+}
 
-// Reason returns the Kubernetes Status.reason of the code.
-func (e *Error) Reason() string { return mappings[e.Code.Known()].reason }
+// Reason returns the Kubernetes Status.reason of the answer or, without one, of the
+// code.
+func (e *Error) Reason() string {
+	if e.Answer != nil {
+		return e.Answer.Reason
+	}
+	return mappings[e.Code.Known()].reason
+}
 
 // GRPCCode returns the gRPC status code of the code.
 func (e *Error) GRPCCode() codes.Code { return mappings[e.Code.Known()].grpc }

@@ -39,6 +39,11 @@ type Config struct {
 	// open's time is over (until Accept), or when the link ends. Without a
 	// Handler every open is refused.
 	Handler func(ctx context.Context, in *Incoming)
+	// Status returns how ready this side is for the peer's sessions, for the peer to
+	// know: once it said HELLO, and after each [Link.StatusChanged]. It is called with
+	// the link locked and must return at once. Nil: nothing is said, and this side
+	// counts as ready. What it returns is not changed any more.
+	Status func() *wire.Status
 	// Budget is what windows are drawn from; links of a process share one.
 	// Without it the link has one of DefaultBudget of its own.
 	Budget *Budget

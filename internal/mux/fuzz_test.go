@@ -18,6 +18,7 @@ func FuzzPeer(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 2, 1, 0, 0, 5, 1, 9, 0, 6, 1, 9, 0}, false)
 	f.Add([]byte{1, 0, 0, 0, 101, 0, 0, 0, 3, 1, 200, 0, 5, 1, 100, 0, 102, 0, 0, 0, 6, 1, 100, 0}, true)
 	f.Add([]byte{1, 0, 0, 0, 100, 0, 0, 0, 7, 2, 0, 0, 10, 2, 1, 0, 11, 2, 1, 0, 14, 0, 0, 0}, true)
+	f.Add([]byte{1, 0, 0, 0, 15, 0, 18, 1, 15, 0, 0, 0, 101, 0, 0, 0}, true)
 	f.Fuzz(func(t *testing.T, script []byte, dialler bool) {
 		budget := NewBudget(2000)
 		l := newLink(Config{
@@ -106,6 +107,8 @@ func step(l *Link, own *[]*Session, op byte, id wire.SessionID, n int, m byte) e
 			f.Payload = mem.SliceBuffer(make([]byte, int(m)*2))
 		case wire.KindData:
 			f.Payload = mem.SliceBuffer(make([]byte, n))
+		case wire.KindStatus:
+			f.Status = &wire.Status{Kubernetes: &wire.Readiness{Ready: m%2 == 0, Code: wire.Code(n)}}
 		}
 		return l.handle(&f, time.Now())
 	}

@@ -45,24 +45,29 @@ type Link struct {
 	peer     *wire.Hello
 	sessions map[wire.SessionID]*Session
 
-	lastOwn   wire.SessionID // highest id used by this side
-	lastPeer  wire.SessionID // highest id seen from the peer
-	ownOpen   int            // sessions opened by this side that are alive
-	peerOpen  int            // sessions opened by the peer that are alive
-	pending   int            // sessions of the peer that are undecided
-	draining  *Error         // no new sessions are taken; what the peer was told
-	goneAway  *Error         // the peer takes no new sessions
-	drainedCh chan struct{}  // closed when draining and no session is left; nil otherwise
+	lastOwn  wire.SessionID // highest id used by this side
+	lastPeer wire.SessionID // highest id seen from the peer
+	ownOpen  int            // sessions opened by this side that are alive
+	peerOpen int            // sessions opened by the peer that are alive
+	pending  int            // sessions of the peer that are undecided
+	draining *Error         // no new sessions are taken; what the peer was told
+	goneAway *Error         // the peer takes no new sessions
+	// how ready the peer is, as it said; nil when it said nothing
+	peerStatus *wire.Status
+	drainedCh  chan struct{} // closed when draining and no session is left; nil otherwise
 
 	// what the send loop has to do, in its order of precedence
-	control  []wire.Frame // bounded by maxControl
-	pongDue  bool
-	pong     uint64
-	credits  list // sessions with credit, RECLAIM, RETURNED or STOP to send
-	fresh    list // sessions that were idle and have data
-	busy     list // the others that have data
-	idle     lru  // sessions by last receipt, for reclaiming
-	finished bool // the send loop ends once control is empty
+	control []wire.Frame // bounded by maxControl
+	pongDue bool
+	pong    uint64
+	// the peer is to be told how ready this side is
+	statusDue  bool
+	statusSent *wire.Status
+	credits    list // sessions with credit, RECLAIM, RETURNED or STOP to send
+	fresh      list // sessions that were idle and have data
+	busy       list // the others that have data
+	idle       lru  // sessions by last receipt, for reclaiming
+	finished   bool // the send loop ends once control is empty
 
 	lone      bool      // the receive loop handles a message of one frame
 	woken     *pump     // by that frame, for the receive loop to run

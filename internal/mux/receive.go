@@ -39,6 +39,9 @@ func (l *Link) handle(f *wire.Frame, now time.Time) error {
 	case wire.KindGoAway:
 		l.handleGoAway(f)
 		return nil
+	case wire.KindStatus:
+		l.peerStatus = f.Status
+		return nil
 	}
 	s, err := l.lookup(f)
 	if s == nil {
@@ -104,6 +107,7 @@ func (l *Link) handleHello(h *wire.Hello, now time.Time) error {
 	h.MaxData = min(h.MaxData, 1<<20)
 	l.peer = h
 	close(l.helloDone)
+	l.statusDue = l.cfg.Status != nil
 	l.ping(now) // flow control wants a round trip from the start
 	l.wake.Signal()
 	return nil

@@ -41,6 +41,7 @@ func (l *Link) fill(b *wire.Batch) bool {
 		l.pongDue = false
 		b.Append(&wire.Frame{Kind: wire.KindPong, Nonce: l.pong})
 	}
+	l.emitStatus(b)
 	for l.credits.head != nil && b.Len() < batchShared {
 		l.credits.head.emitCredit(b)
 	}

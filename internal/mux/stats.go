@@ -31,6 +31,9 @@ type Stats struct {
 	Draining bool
 	// Silent is how long ago the last frame from the peer arrived.
 	Silent time.Duration
+	// Peer is how ready the peer said it is, which nobody changes; nil when it said
+	// nothing.
+	Peer *wire.Status
 }
 
 // Stats returns a snapshot. It also answers after the link has ended, for what
@@ -49,6 +52,7 @@ func (l *Link) Stats() Stats {
 		RTT:       l.rtt.min(),
 		Draining:  l.draining != nil || l.goneAway != nil || l.err != nil,
 		Silent:    time.Since(l.lastRecv),
+		Peer:      l.peerStatus,
 	}
 }
 

@@ -87,6 +87,7 @@ type player struct {
 	out      []string
 	done     chan string
 	cancel   map[string]context.CancelFunc
+	status   *wire.Status // this side's
 }
 
 func playFile(t *testing.T, text string) string {
@@ -175,7 +176,7 @@ func (p *player) play(f []string) {
 			InitialWindow: num("window", 1000), MinWindow: num("min", 100), MaxWindow: num("max", 4000),
 			SendBuffer: num("buffer", 4000), MaxSessions: num("sessions", 4), MaxPending: num("pending", 2),
 			Budget: NewBudget(int64(num("budget", 1<<20))), OpenTimeout: 10 * time.Second,
-			Handler: p.handle,
+			Handler: p.handle, Status: func() *wire.Status { return p.status },
 		}.withDefaults())
 		p.l.tr = nowhere{}
 	case "peer":
@@ -227,6 +228,11 @@ func (p *player) play(f []string) {
 	case "drain":
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		go func() { p.result("drain", p.l.Drain(ctx, wire.CodeDraining, "restarting")); cancel() }()
+	case "status": // this side's changes
+		p.status = &wire.Status{Kubernetes: &wire.Readiness{Ready: f[1] == "ready", Code: wire.Code(num("code", 0)), Message: arg("message", "")}}
+		p.l.StatusChanged()
+	case "peerstatus":
+		p.sayf("the peer: %s", readiness(p.l.PeerStatus()))
 	case "advance":
 		d, err := time.ParseDuration(f[1])
 		if err != nil {
@@ -332,13 +338,16 @@ func (p *player) end(err error) {
 // parse reads a frame in the form that format prints.
 func (p *player) parse(f []string) wire.Frame {
 	out := wire.Frame{Hop: wire.HopTarget}
-	for k := wire.KindHello; k <= wire.KindGoAway; k++ {
+	for k := wire.KindHello; k <= wire.KindStatus; k++ {
 		if k.String() == f[0] {
 			out.Kind = k
 		}
 	}
 	if out.Kind == wire.KindHello {
 		out.Hello = &wire.Hello{Revision: 1, InitialWindow: 1000, MaxData: 1 << 16}
+	}
+	if out.Kind == wire.KindStatus {
+		out.Status = &wire.Status{Kubernetes: &wire.Readiness{}}
 	}
 	if out.Kind == wire.KindOpen {
 		out.Open = &wire.Open{Target: wire.KubernetesAPI(), Window: 1000}
@@ -355,6 +364,8 @@ func (p *player) parse(f []string) wire.Frame {
 			out.Session, out.Nonce = wire.SessionID(id), id
 		case key == "text":
 			out.Payload = buffer.Copy([]byte(val))
+		case key == "message" && out.Status != nil:
+			out.Status.Kubernetes.Message = val
 		case key == "message":
 			out.Message = val
 		case err != nil:
@@ -363,6 +374,10 @@ func (p *player) parse(f []string) wire.Frame {
 			out.Payload = buffer.Copy(make([]byte, n))
 		case key == "offset":
 			out.Offset = wire.Offset(n)
+		case key == "code" && out.Status != nil:
+			out.Status.Kubernetes.Code = wire.Code(n)
+		case key == "ready":
+			out.Status.Kubernetes.Ready = n != 0
 		case key == "code":
 			out.Code = wire.Code(n)
 		case key == "last":
@@ -403,6 +418,8 @@ func format(f *wire.Frame) string {
 		s = fmt.Sprintf("%s %d %s window=%d timeout=%v", s, f.Session, f.Open.Target, f.Open.Window, f.Open.Timeout)
 	case wire.KindGoAway:
 		return fmt.Sprintf("%s %s %q last=%d deadline=%v", s, f.Code, f.Message, f.LastSession, f.Deadline)
+	case wire.KindStatus:
+		return s + " " + readiness(f.Status)
 	case wire.KindRefused, wire.KindReset:
 		return fmt.Sprintf("%s %d %s: %s: %q", s, f.Session, f.Hop, f.Code, f.Message)
 	case wire.KindStop, wire.KindData:
@@ -414,6 +431,17 @@ func format(f *wire.Frame) string {
 		s += " " + show(f.Payload.ReadOnlyData())
 	}
 	return s
+}
+
+func readiness(s *wire.Status) string {
+	switch {
+	case s == nil || s.Kubernetes == nil:
+		return "kubernetes: nothing is said"
+	case s.Kubernetes.Ready:
+		return "kubernetes: ready"
+	default:
+		return fmt.Sprintf("kubernetes: %s: %q", s.Kubernetes.Code, s.Kubernetes.Message)
+	}
 }
 
 func TestErrorsMatchWhatNetCallersExpect(t *testing.T) {

@@ -27,7 +27,7 @@ const ahead = mux.DefaultMinWindow
 // Agent() string, the name of the agent that has the session or was the last to be
 // asked for it, empty as long as none was; the caller owns it.
 func (r *Registry) Cold(ctx context.Context, name string, req mux.Request, timeout time.Duration, decided func(error)) (net.Conn, error) {
-	if _, err := r.pick(ctx, name, nil); err != nil {
+	if _, err := r.pick(ctx, name, wanted{target: req.Target, prefer: preferred(ctx), look: true}); err != nil {
 		return nil, err
 	}
 	open, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -48,6 +48,8 @@ type cold struct {
 	cancel   context.CancelFunc
 
 	writing sync.Mutex // one Write at a time until it is open
+	at      *agent     // whose session it is; guarded by writing until opened is closed
+	left    sync.Once  // its session counts no more
 
 	opened chan struct{} // closed when session or err is set
 
@@ -89,13 +91,14 @@ func (c *cold) open(p []byte) (int, error) {
 	first := p[:min(len(p), ahead)]
 	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
 	defer cancel()
-	s, agent, err := c.registry.openWith(ctx, c.cluster, c.request, first)
+	s, agent, err := c.registry.openWith(ctx, c.cluster, c.request, first, func(a *agent) { c.at = a })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.agent = agent
 	if c.err != nil { // closed meanwhile
 		if s != nil {
 			_ = s.Close() // nobody has it
+			c.leave()
 		}
 		return 0, c.err
 	}
@@ -113,22 +116,18 @@ func (c *cold) open(p []byte) (int, error) {
 }
 
 // openWith opens a session and sends first, before the agent's answer.
-func (r *Registry) openWith(ctx context.Context, name string, req mux.Request, first []byte) (*mux.Session, string, error) {
+func (r *Registry) openWith(ctx context.Context, name string, req mux.Request, first []byte, opened func(*agent)) (*mux.Session, string, error) {
 	req.Payload = first[:min(len(first), mux.MaxFirst)]
 	more := first[len(req.Payload):]
-	return r.openBy(ctx, name, req, func(l *mux.Link) (*mux.Session, error) {
-		s, err := l.Start(ctx, req)
+	return r.openBy(ctx, name, req, func(a *agent) (*mux.Session, error) {
+		a.pooled.Add(1)
+		s, err := startWith(ctx, a.link, req, more)
 		if err != nil {
+			a.pooled.Add(-1)
 			return nil, err
 		}
-		if len(more) > 0 {
-			_, err = s.Write(more) // within the window that every session has
-		}
-		// A session that was refused fails the Write too; Wait knows why.
-		if werr := s.Wait(ctx); werr != nil {
-			return nil, werr
-		}
-		return s, err
+		opened(a)
+		return s, nil
 	})
 }
 
@@ -137,6 +136,22 @@ func (c *cold) Agent() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.agent
+}
+
+// startWith opens a session on one link.
+func startWith(ctx context.Context, l *mux.Link, req mux.Request, more []byte) (*mux.Session, error) {
+	s, err := l.Start(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if len(more) > 0 {
+		_, err = s.Write(more) // within the window that every session has
+	}
+	// A session that was refused fails the Write too; Wait knows why.
+	if werr := s.Wait(ctx); werr != nil {
+		return nil, werr
+	}
+	return s, err
 }
 
 // Read implements [net.Conn]. It waits until the session is open.
@@ -163,8 +178,12 @@ func (c *cold) Close() error {
 	if c.session == nil {
 		return nil // it was never open
 	}
+	c.leave()
 	return c.session.Close()
 }
+
+// leave ends the session's part in what its agent has.
+func (c *cold) leave() { c.left.Do(func() { c.at.pooled.Add(-1) }) }
 
 // CloseWrite ends the sending direction.
 func (c *cold) CloseWrite() error {

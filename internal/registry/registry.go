@@ -14,6 +14,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/fault"
@@ -68,12 +69,17 @@ type cluster struct {
 	agents []*agent
 	// arrived is closed when an agent connects, and then made anew.
 	arrived chan struct{}
+	turn    uint64 // rises with each choice
 }
 
 type agent struct {
 	Agent
 
 	link *mux.Link
+	// pooled counts sessions that carry requests, one after the other, and active the
+	// requests that are under way.
+	pooled, active atomic.Int64
+	chosen         uint64 // the cluster's turn when it was last; guarded by the registry's mu
 }
 
 // New returns an empty registry.
@@ -166,30 +172,31 @@ func (r *Registry) Labels(name string) (labels map[string]string, known bool) {
 }
 
 // Open opens a session to a target in a cluster. It prefers the agent with the
-// fewest sessions, passes agents over that drain or are silent, and tries
-// another agent when one refuses for a reason of its own. A failure is a
+// least under way, passes agents over that drain, are silent, or say that they
+// cannot reach the target, and tries another agent when one refuses for a reason of
+// its own. Where all agents say so it fails at once, with the reason. A failure is a
 // [*fault.Error]. The name is that of the agent which has the session or was the
 // last to be asked for it, empty where none was.
-func (r *Registry) Open(ctx context.Context, name string, req mux.Request) (s *mux.Session, agent string, err error) {
-	return r.openBy(ctx, name, req, func(l *mux.Link) (*mux.Session, error) { return l.Open(ctx, req) })
+func (r *Registry) Open(ctx context.Context, name string, req mux.Request) (s *mux.Session, asked string, err error) {
+	return r.openBy(ctx, name, req, func(a *agent) (*mux.Session, error) { return a.link.Open(ctx, req) })
 }
 
 // openBy opens a session by open on one link after the other.
-func (r *Registry) openBy(ctx context.Context, name string, req mux.Request, open func(*mux.Link) (*mux.Session, error)) (*mux.Session, string, error) {
-	var tried []*agent
+func (r *Registry) openBy(ctx context.Context, name string, req mux.Request, open func(*agent) (*mux.Session, error)) (*mux.Session, string, error) {
+	w := wanted{target: req.Target, prefer: preferred(ctx)}
 	asked := ""
 	for {
-		a, err := r.pick(ctx, name, tried)
+		a, err := r.pick(ctx, name, w)
 		if err != nil {
 			return nil, asked, err
 		}
 		asked = a.Name
-		s, err := open(a.link)
+		s, err := open(a)
 		if err == nil {
 			return s, asked, nil
 		}
-		if ctx.Err() == nil && retryable(err, len(req.Payload) == 0) && len(tried) < maxTries {
-			tried = append(tried, a)
+		if ctx.Err() == nil && retryable(err, len(req.Payload) == 0) && len(w.tried) < maxTries {
+			w.tried = append(w.tried, a.link)
 			continue
 		}
 		return nil, asked, toFault(err, name, req.Target)
@@ -215,13 +222,16 @@ func retryable(err error, empty bool) bool {
 }
 
 // pick chooses an agent that was not tried, waiting a bounded time for one.
-func (r *Registry) pick(ctx context.Context, name string, tried []*agent) (*agent, error) {
+func (r *Registry) pick(ctx context.Context, name string, w wanted) (*agent, error) {
 	var timeout <-chan time.Time
 	for {
 		r.mu.Lock()
 		c := r.clusters[name]
-		if a := c.best(tried); a != nil {
+		if a, refused := c.best(w); a != nil || len(refused) > 0 {
 			r.mu.Unlock()
+			if a == nil {
+				return nil, unready(name, w.target, refused)
+			}
 			return a, nil
 		}
 		if c == nil {
@@ -243,7 +253,7 @@ func (r *Registry) pick(ctx context.Context, name string, tried []*agent) (*agen
 			}
 		}
 		arrived := c.arrived
-		again := c.best(tried) != nil
+		again := c.takes(w)
 		r.mu.Unlock()
 		if again {
 			continue
@@ -264,36 +274,12 @@ func (r *Registry) pick(ctx context.Context, name string, tried []*agent) (*agen
 	}
 }
 
-// silentAfter is when a link that says nothing is no longer trusted with new
-// sessions: a ping and its answer are overdue.
-const silentAfter = mux.DefaultKeepAlive + 2*time.Second
-
-// best returns the agent that a new session goes to, or nil.
-func (c *cluster) best(tried []*agent) *agent {
-	if c == nil {
-		return nil
-	}
-	var best *agent
-	var least mux.Stats
-	for _, a := range c.agents {
-		s := a.link.Stats()
-		switch {
-		case s.Draining || slices.Contains(tried, a):
-		case best == nil, better(s, a.Generation, least, best.Generation):
-			best, least = a, s
-		}
-	}
-	return best
-}
-
-func better(a mux.Stats, aGen uint64, b mux.Stats, bGen uint64) bool {
-	if aSilent, bSilent := a.Silent > silentAfter, b.Silent > silentAfter; aSilent != bSilent {
-		return bSilent
-	}
-	if a.Sessions != b.Sessions {
-		return a.Sessions < b.Sessions
-	}
-	return aGen > bGen
+// takes tells that there is an agent to look at.
+func (c *cluster) takes(w wanted) bool {
+	return slices.ContainsFunc(c.agents, func(a *agent) bool {
+		_, ok := a.candidate(w)
+		return ok
+	})
 }
 
 // toFault gives a failed open the form that callers see.

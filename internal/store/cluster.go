@@ -29,6 +29,17 @@ type Cluster struct {
 	Joined time.Time
 	// TokenLabels are those of the join token of that time; nil when there are none.
 	TokenLabels map[string]string
+	// Direct is how the cluster is reached without the hub; the zero value where
+	// nothing is recorded.
+	Direct Direct
+}
+
+// Direct is how clients reach a cluster's API server without the hub.
+type Direct struct {
+	// URL is that of the API server; empty for none.
+	URL string `json:"url"`
+	// CA verifies it, PEM; empty for the clients' own systems.
+	CA string `json:"ca,omitempty"`
 }
 
 // clusterRecord is a Cluster on the disk; its key is the name.
@@ -41,6 +52,7 @@ type clusterRecord struct {
 
 	Joined      time.Time         `json:"joined,omitzero"`
 	TokenLabels map[string]string `json:"tokenLabels,omitempty"`
+	Direct      *Direct           `json:"direct,omitempty"`
 }
 
 // SawCluster records that an agent of the cluster name was seen at a time, with
@@ -70,7 +82,7 @@ func (s *Store) sawCluster(name, version string, labels map[string]string, at ti
 			if err != nil {
 				return err
 			}
-			next.Joined, next.TokenLabels = last.Joined, last.TokenLabels
+			next.Joined, next.TokenLabels, next.Direct = last.Joined, last.TokenLabels, last.Direct
 			if at.Before(last.LastSeen) {
 				next.Version, next.Labels, next.LastSeen = last.Version, last.Labels, last.LastSeen
 			}
@@ -153,7 +165,7 @@ func decodeCluster(name string, value []byte) (Cluster, error) {
 	if err != nil {
 		return Cluster{}, err
 	}
-	return Cluster{
+	cluster := Cluster{
 		Name:        name,
 		Version:     record.Version,
 		Labels:      record.Labels,
@@ -161,5 +173,9 @@ func decodeCluster(name string, value []byte) (Cluster, error) {
 		LastSeen:    record.LastSeen,
 		Joined:      record.Joined,
 		TokenLabels: record.TokenLabels,
-	}, nil
+	}
+	if record.Direct != nil {
+		cluster.Direct = *record.Direct
+	}
+	return cluster, nil
 }

@@ -96,8 +96,9 @@ func everything(t *testing.T) (tel *telemetry.Telemetry, url string) {
 	links := telemetry.NewLinks()
 	one := func() uint64 { return 1 }
 	tel, url = scraped(t, telemetry.Config{
-		Health: func() []telemetry.Health { return []telemetry.Health{{Name: "a", NotAfter: time.Now()}} },
-		Links:  links, Budget: mux.NewBudget(1), AuditDropped: one, AuditFailed: one, SpansLost: one,
+		Health:    func() []telemetry.Health { return []telemetry.Health{{Name: "a", NotAfter: time.Now()}} },
+		Endpoints: func() []telemetry.Endpoint { return []telemetry.Endpoint{{Address: "10.0.0.1:6443", Healthy: true}} },
+		Links:     links, Budget: mux.NewBudget(1), AuditDropped: one, AuditFailed: one, SpansLost: one,
 	})
 	p := muxtest.New(t)
 	links.Add(telemetry.LinkInfo{Cluster: "edge"}, p.Dialler)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/internal/wire"
 )
 
 // LinkInfo says whose a link is.
@@ -149,6 +150,7 @@ func (l *Links) now() []*liveLink {
 // clusterLinks is the sum of the links of one cluster.
 type clusterLinks struct {
 	links          int
+	unready        int       // of them, for Kubernetes
 	stats          mux.Stats // RTT is the smallest
 	sent, received uint64
 	stall          time.Duration
@@ -169,6 +171,9 @@ func (l *Links) byCluster() map[string]*clusterLinks {
 	for _, e := range l.live {
 		c, s := out[e.label], e.link.Stats()
 		c.links++
+		if r := s.Peer.For(wire.KubernetesAPI()); r != nil && !r.Ready {
+			c.unready++
+		}
 		c.sent += s.Sent
 		c.received += s.Received
 		c.stall += s.StallTime

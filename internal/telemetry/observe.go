@@ -12,6 +12,9 @@ func (t *Telemetry) state(in *instruments) {
 	if t.cfg.Links != nil {
 		t.links(in)
 	}
+	if t.cfg.Endpoints != nil {
+		t.endpoints(in)
+	}
 	if t.cfg.Budget != nil {
 		t.budget(in)
 	}
@@ -47,6 +50,7 @@ func (t *Telemetry) health(in *instruments) {
 
 func (t *Telemetry) links(in *instruments) {
 	links := in.observedGauge("culvert.links", "", "Tunnels that are connected.", "cluster")
+	unready := in.observedGauge("culvert.links.unready", "", "Tunnels whose agent says that it cannot reach its API server.", "cluster")
 	sessions := in.observedGauge("culvert.sessions", "", "Sessions that are open, pending ones included.", "cluster")
 	pending := in.observedGauge("culvert.sessions.pending", "", "Sessions that are being opened.", "cluster")
 	stalled := in.observedGauge("culvert.sessions.stalled", "", "Sessions that have bytes to send and no credit.", "cluster")
@@ -59,6 +63,7 @@ func (t *Telemetry) links(in *instruments) {
 			cluster := attribute.String("cluster", label)
 			set := metric.WithAttributeSet(attribute.NewSet(cluster))
 			o.ObserveInt64(links, int64(c.links), set)
+			o.ObserveInt64(unready, int64(c.unready), set)
 			o.ObserveInt64(sessions, int64(c.stats.Sessions), set)
 			o.ObserveInt64(pending, int64(c.stats.Pending), set)
 			o.ObserveInt64(stalled, int64(c.stats.Stalled), set)
@@ -70,7 +75,7 @@ func (t *Telemetry) links(in *instruments) {
 			o.ObserveInt64(carried, int64(c.sent), metric.WithAttributes(cluster, attribute.String("direction", "sent")))
 			o.ObserveInt64(carried, int64(c.received), metric.WithAttributes(cluster, attribute.String("direction", "received")))
 		}
-	}, links, sessions, pending, stalled, stall, queue, carried, rtt)
+	}, links, unready, sessions, pending, stalled, stall, queue, carried, rtt)
 }
 
 func (t *Telemetry) budget(in *instruments) {

@@ -36,6 +36,8 @@ type Config struct {
 	Known func(cluster string) bool
 	// Links are the tunnels of the process. Nil: their metrics are left out.
 	Links *Links
+	// Endpoints returns those of the API server. Nil: left out.
+	Endpoints func() []Endpoint
 	// Budget is what the tunnels draw their windows from. Nil: left out.
 	Budget *mux.Budget
 	// AuditDropped and AuditFailed count audit events that a full sink did not take

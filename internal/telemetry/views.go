@@ -1,10 +1,13 @@
 package telemetry
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/culvertdev/culvert/internal/wire"
 )
 
 // The JSON of the debug listener. Times are RFC 3339, durations in seconds.
@@ -29,6 +32,8 @@ type (
 		Sent         uint64    `json:"sentBytes"`
 		Received     uint64    `json:"receivedBytes"`
 		Draining     bool      `json:"draining"`
+		// Kubernetes is why the agent's API server cannot be reached, as it says.
+		Kubernetes string `json:"kubernetesFailure,omitempty"`
 	}
 	sessionsView struct {
 		Sessions []sessionView `json:"sessions"`
@@ -83,9 +88,19 @@ func (l *Links) view(cluster string) linksView {
 			Cluster: e.info.Cluster, Name: e.info.Name, Instance: e.info.Instance, Version: e.info.Version, Remote: e.remote(), Since: e.since,
 			RTT: s.RTT.Seconds(), Silent: s.Silent.Seconds(), Sessions: s.Sessions, Pending: s.Pending, Stalled: s.Stalled,
 			StallSeconds: s.StallTime.Seconds(), Queued: s.Queued, Sent: s.Sent, Received: s.Received, Draining: s.Draining,
+			Kubernetes: unreadiness(s.Peer),
 		})
 	}
 	return out
+}
+
+// unreadiness is why an agent cannot reach its API server, or empty.
+func unreadiness(s *wire.Status) string {
+	r := s.For(wire.KubernetesAPI())
+	if r == nil || r.Ready {
+		return ""
+	}
+	return bounded(cmp.Or(r.Message, r.Code.String()), maxPath)
 }
 
 func (e *liveLink) remote() string {
@@ -151,10 +166,10 @@ func (v linksView) table() (columns []string, rows [][]string) {
 		rows = append(rows, []string{
 			l.Cluster, l.Name, l.Remote, l.Version, seconds(time.Since(l.Since).Seconds()), seconds(l.RTT), strconv.Itoa(l.Sessions), strconv.Itoa(l.Pending),
 			strconv.Itoa(l.Stalled), seconds(l.StallSeconds), strconv.Itoa(l.Queued), strconv.FormatUint(l.Sent, 10), strconv.FormatUint(l.Received, 10),
-			strconv.FormatBool(l.Draining),
+			strconv.FormatBool(l.Draining), l.Kubernetes,
 		})
 	}
-	return []string{"CLUSTER", "AGENT", "REMOTE", "VERSION", "AGE", "RTT", "SESSIONS", "PENDING", "STALLED", "STALL", "QUEUED", "SENT", "RECEIVED", "DRAINING"}, rows
+	return []string{"CLUSTER", "AGENT", "REMOTE", "VERSION", "AGE", "RTT", "SESSIONS", "PENDING", "STALLED", "STALL", "QUEUED", "SENT", "RECEIVED", "DRAINING", "KUBERNETES FAILURE"}, rows
 }
 
 func (v sessionsView) table() (columns []string, rows [][]string) {

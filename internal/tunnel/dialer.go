@@ -194,6 +194,7 @@ func (d *Dialer) runStream(ctx context.Context, cc *grpc.ClientConn, conn net.Co
 		}
 		d.conn.Store(cc)
 		d.current.Store(link)
+		link.StatusChanged() // it may have, before anybody could find the link
 		up()
 		<-link.Done()
 		d.current.CompareAndSwap(link, nil)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/culvertdev/culvert/internal/balance"
 	"github.com/culvertdev/culvert/internal/policy"
 	"github.com/culvertdev/culvert/internal/telemetry"
 )
@@ -29,6 +30,20 @@ type Config struct {
 	// [LoadKubernetes]. Without it there is no such target. Files it names
 	// (token, client certificate) are read again when they rotate.
 	Kubernetes *rest.Config
+	// KubernetesEndpoints are host:port of API servers in the place of the address
+	// that Kubernetes has: each request and each raw session goes to one of them. A
+	// name stands for all of its addresses. The name that their certificates are for,
+	// the CA and the Host header stay those of Kubernetes.
+	KubernetesEndpoints []string
+	// KubernetesBalance says how one is chosen; default
+	// [balance.LeastOutstanding].
+	KubernetesBalance balance.Method
+	// Probe says how endpoints are asked whether they work. With the zero value they
+	// count as healthy, whatever happens.
+	Probe Probe
+	// KubernetesChanged is told when the API server has become ready, or not so, or
+	// for another reason: one call at a time. It must not block. It may be nil.
+	KubernetesChanged func(balance.State)
 	// Policy is the cluster owner's, asked for every request and every open of an
 	// address; an error refuses. Files are read with [policy.Options.Agent].
 	// Without it the Kubernetes API may be reached and nothing else.
@@ -100,6 +115,15 @@ func (c *Config) Validate() error {
 		if err := checkSpecialPrefix(prefix); err != nil {
 			problems = append(problems, fmt.Errorf("specialAddresses[%d]: %w", i, err))
 		}
+	}
+	if err := balance.CheckEndpoints(c.KubernetesEndpoints); err != nil {
+		problems = append(problems, fmt.Errorf("kubernetesEndpoints: %w", err))
+	}
+	if err := balance.CheckMethod(c.KubernetesBalance); err != nil {
+		problems = append(problems, fmt.Errorf("kubernetesBalance: %w", err))
+	}
+	if err := c.Probe.Validate(); err != nil {
+		problems = append(problems, fmt.Errorf("kubernetesProbe: %w", err))
 	}
 	if err := c.Impersonation.Validate(); err != nil {
 		problems = append(problems, fmt.Errorf("impersonation: %w", err))

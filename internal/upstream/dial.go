@@ -30,7 +30,7 @@ const (
 // before. The caller owns the connection. The error is a [*fault.Error]: of the
 // agent for a refusal or a name that does not resolve, else of the target. Dial
 // is safe for concurrent use.
-func (u *Upstream) Dial(ctx context.Context, target wire.Target) (*net.TCPConn, error) {
+func (u *Upstream) Dial(ctx context.Context, target wire.Target) (*Conn, error) {
 	start := time.Now()
 	conn, err := u.dial(ctx, target)
 	u.note(err, true)
@@ -40,7 +40,7 @@ func (u *Upstream) Dial(ctx context.Context, target wire.Target) (*net.TCPConn, 
 	return conn, err
 }
 
-func (u *Upstream) dial(ctx context.Context, target wire.Target) (*net.TCPConn, error) {
+func (u *Upstream) dial(ctx context.Context, target wire.Target) (*Conn, error) {
 	if err := u.check(target); err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (u *Upstream) dial(ctx context.Context, target wire.Target) (*net.TCPConn, 
 	if err != nil {
 		return nil, withTarget(explainDial(err), target)
 	}
-	return conn, nil
+	return &Conn{TCPConn: conn}, nil
 }
 
 // dialer makes TCP connections with the agent's resolver and time limit.

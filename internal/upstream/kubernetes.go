@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +13,8 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/culvertdev/culvert/internal/balance"
 	"github.com/culvertdev/culvert/internal/fault"
-	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -26,12 +27,17 @@ type kubernetes struct {
 	scheme, host string
 	dialer       *dialer
 	unverified   bool // the server is
+	// set has the endpoints that stand for the server; prober is nil where they are
+	// not asked whether they work.
+	set    *balance.Set
+	prober *prober
 	// prefix is the path of the server's URL without its last '/'.
 	prefix string
 }
 
-func newKubernetes(from *rest.Config, d *dialer, o telemetry.Observer) (*kubernetes, error) {
-	cfg := rest.CopyConfig(from)
+func newKubernetes(config Config, d *dialer) (*kubernetes, error) {
+	o := config.Observer
+	cfg := rest.CopyConfig(config.Kubernetes)
 	// client-go must not add its own name to the callers' requests.
 	cfg.UserAgent = ""
 	if err := useTokenFile(cfg); err != nil {
@@ -43,16 +49,22 @@ func newKubernetes(from *rest.Config, d *dialer, o telemetry.Observer) (*kuberne
 	}
 	k := &kubernetes{scheme: server.Scheme, host: server.Host, unverified: cfg.Insecure, prefix: strings.TrimSuffix(serverPath(cfg.Host), "/")}
 	k.dialer = d
+	if k.set, err = k.newSet(config, server); err != nil {
+		return nil, err
+	}
 	d = &dialer{resolver: d.resolver, timeout: d.timeout, dials: o.Metrics}
 	verify, err := newServerVerifier(cfg, server)
 	if err != nil {
 		return nil, err
 	}
-	if err := k.fill(cfg, verify, d); err != nil {
+	if err := k.fill(cfg, server, k.set, verify, d); err != nil {
 		return nil, err
 	}
 	// The agent's certificate would come before a token to the API server.
-	if err := k.passThrough.fill(rest.AnonymousClientConfig(cfg), verify, d); err != nil {
+	if err := k.passThrough.fill(rest.AnonymousClientConfig(cfg), server, k.set, verify, d); err != nil {
+		return nil, err
+	}
+	if k.prober, err = k.newProber(config.Probe, cfg, k.pools[0]); err != nil {
 		return nil, err
 	}
 	for _, t := range []*http.RoundTripper{&k.normal, &k.upgrade} {
@@ -64,17 +76,47 @@ func newKubernetes(from *rest.Config, d *dialer, o telemetry.Observer) (*kuberne
 	return k, nil
 }
 
+// newSet returns the endpoints that the configuration names, or the one of the
+// server's own address.
+func (k *kubernetes) newSet(config Config, server *url.URL) (*balance.Set, error) {
+	p := config.Probe
+	cfg := balance.Config{
+		Endpoints: config.KubernetesEndpoints, Method: config.KubernetesBalance, Interval: p.Interval.Duration, Timeout: p.Timeout.Duration,
+		Rise: p.Rise, Fall: p.Fall, Changed: config.KubernetesChanged, Logger: config.Logger,
+	}
+	if !p.off() {
+		cfg.Probe = func(ctx context.Context, address string) error { return k.prober.ask(ctx, address) }
+	}
+	if len(cfg.Endpoints) > 0 {
+		cfg.Resolve = k.dialer.resolver.LookupHost
+	} else {
+		// A name is resolved with each connection, as it always was.
+		cfg.Endpoints = []string{hostOf(server)}
+	}
+	set, err := balance.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: %w", err)
+	}
+	return set, nil
+}
+
 // dial connects to the API server with nothing but TCP.
-func (k *kubernetes) dial(ctx context.Context) (*net.TCPConn, error) {
-	host, port, err := net.SplitHostPort(k.host)
-	if err != nil {
-		host, port = k.host, "443"
-	}
-	number, err := portNumber(port)
-	if err != nil {
-		return nil, err
-	}
-	return k.dialer.reach(ctx, strings.Trim(host, "[]"), number, anyAddress)
+func (k *kubernetes) dial(ctx context.Context) (*Conn, error) {
+	return k.dialBalanced(ctx, func(ctx context.Context, address string) (*Conn, error) {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		number, err := portNumber(port)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := k.dialer.reach(ctx, host, number, anyAddress)
+		if err != nil {
+			return nil, err
+		}
+		return &Conn{TCPConn: conn}, nil
+	})
 }
 
 // anyAddress judges what the owner configured, where the hub has no part in it.
@@ -84,15 +126,16 @@ func anyAddress(_ context.Context, addrs []netip.Addr) ([]netip.Addr, error) { r
 func (k *kubernetes) close() {
 	k.transports.close()
 	k.passThrough.close()
+	k.prober.close()
 }
 
 // fill makes both ways with the credentials of cfg.
-func (t *transports) fill(cfg *rest.Config, verify serverVerifier, d *dialer) error {
+func (t *transports) fill(cfg *rest.Config, server *url.URL, set *balance.Set, verify serverVerifier, d *dialer) error {
 	var err error
-	if t.normal, err = t.newWay(cfg, verify, d, true); err != nil {
+	if t.normal, err = t.newWay(cfg, server, set, verify, d, true); err != nil {
 		return err
 	}
-	t.upgrade, err = t.newWay(cfg, verify, d, false)
+	t.upgrade, err = t.newWay(cfg, server, set, verify, d, false)
 	return err
 }
 
@@ -109,7 +152,7 @@ func serverPath(host string) string {
 }
 
 // newWay returns a transport with the credentials of cfg around it.
-func (t *transports) newWay(cfg *rest.Config, verify serverVerifier, d *dialer, http2 bool) (http.RoundTripper, error) {
+func (t *transports) newWay(cfg *rest.Config, server *url.URL, set *balance.Set, verify serverVerifier, d *dialer, http2 bool) (http.RoundTripper, error) {
 	tlsConfig, err := rest.TLSConfigFor(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: tls: %w", err)
@@ -127,10 +170,12 @@ func (t *transports) newWay(cfg *rest.Config, verify serverVerifier, d *dialer, 
 	if tlsConfig != nil {
 		tlsConfig = tlsConfig.Clone()
 		tlsConfig.NextProtos = nextProtos(http2)
+		// Whatever the address of an endpoint is, it has to be this server.
+		tlsConfig.ServerName = cmp.Or(tlsConfig.ServerName, server.Hostname())
 		verify.apply(tlsConfig)
 		pool.TLSClientConfig = tlsConfig
 	}
-	way, err := rest.HTTPWrappersForConfig(cfg, pool)
+	way, err := rest.HTTPWrappersForConfig(cfg, &balanced{set: set, pool: pool})
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: credentials: %w", err)
 	}

@@ -97,7 +97,7 @@ func (u *Upstream) serveKubernetes(x *relay.Exchange, r *http.Request, v *visit,
 	}
 	u.note(nil, true)
 	u.proxy.Serve(x, r, relay.Leg{
-		Transport: way.pick(r), Scheme: k.scheme, Host: k.host, Path: k.prefix + path,
+		Transport: way.pick(r), Scheme: k.scheme, Host: k.host, Authority: k.host, Path: k.prefix + path,
 		Header: editor.edit, Trailer: stripTrailer,
 	})
 	return nil

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/culvertdev/culvert/internal/answer"
+	"github.com/culvertdev/culvert/internal/balance"
 	"github.com/culvertdev/culvert/internal/policy"
 	"github.com/culvertdev/culvert/internal/relay"
 	"github.com/culvertdev/culvert/internal/wire"
@@ -38,6 +39,10 @@ type Upstream struct {
 	server        *http.Server
 	sessions      *listener
 	ended         chan error
+	// unwatch ends what looks after the endpoints of the API server, and watched
+	// tells that it has ended.
+	unwatch context.CancelFunc
+	watched chan struct{}
 }
 
 // New returns an Upstream, which the caller closes with [Upstream.Close]. The
@@ -61,7 +66,7 @@ func New(cfg Config) (*Upstream, error) {
 	}
 	u.services = newServices(u.dialer, strings.Trim(cmp.Or(cfg.Zone, DefaultZone), "."), roots, cfg)
 	if cfg.Kubernetes != nil {
-		if u.kubernetes, err = newKubernetes(cfg.Kubernetes, u.dialer, cfg.Observer); err != nil {
+		if u.kubernetes, err = newKubernetes(cfg, u.dialer); err != nil {
 			return nil, fmt.Errorf("upstream: %w", err)
 		}
 		if u.Unverified() {
@@ -81,7 +86,27 @@ func New(cfg Config) (*Upstream, error) {
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
 	go u.acceptSessions()
+	watch, unwatch := context.WithCancel(context.Background())
+	u.unwatch, u.watched = unwatch, make(chan struct{})
+	go u.watchEndpoints(watch)
 	return u, nil
+}
+
+// watchEndpoints keeps known which endpoints of the API server work, until Close.
+func (u *Upstream) watchEndpoints(ctx context.Context) {
+	defer close(u.watched)
+	if u.kubernetes != nil {
+		u.kubernetes.set.Run(ctx)
+	}
+}
+
+// Endpoints returns the state of the API server's endpoints, and whether there is
+// an API server at all.
+func (u *Upstream) Endpoints() (balance.State, bool) {
+	if u.kubernetes == nil {
+		return balance.State{}, false
+	}
+	return u.kubernetes.set.State(), true
 }
 
 // dropForged keeps a target from speaking in Culvert's name.
@@ -115,6 +140,8 @@ func (u *Upstream) Close(ctx context.Context) error {
 	if serveErr := <-u.ended; !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, serveErr)
 	}
+	u.unwatch()
+	<-u.watched
 	u.services.close()
 	if u.kubernetes != nil {
 		u.kubernetes.close()

@@ -79,7 +79,7 @@ func (r *Received) frame(c *cursor, end int) error {
 		if typ != typeBytes {
 			continue
 		}
-		if num < uint64(KindHello) || num > uint64(KindGoAway) {
+		if num < uint64(KindHello) || num > uint64(KindStatus) {
 			c.skip(int(val))
 			continue
 		}
@@ -100,6 +100,8 @@ func (r *Received) frame(c *cursor, end int) error {
 			continue
 		case KindGoAway:
 			err = f.readGoAway(c, bodyEnd)
+		case KindStatus:
+			err = f.readStatus(c, bodyEnd)
 		default:
 			err = f.readControl(c, bodyEnd)
 		}
@@ -242,6 +244,51 @@ func (f *Frame) readGoAway(c *cursor, end int) error {
 	}
 	f.Code = f.Code.Known()
 	return nil
+}
+
+func (f *Frame) readStatus(c *cursor, end int) error {
+	f.Status = &Status{}
+	for c.left > end {
+		num, typ, val, err := c.field(end)
+		if err != nil {
+			return err
+		}
+		switch {
+		case num == 1 && typ == typeBytes:
+			if f.Status.Kubernetes, err = readReadiness(c, c.left-int(val)); err != nil {
+				return err
+			}
+		case typ == typeBytes:
+			c.skip(int(val))
+		}
+	}
+	return nil
+}
+
+func readReadiness(c *cursor, end int) (*Readiness, error) {
+	r := &Readiness{}
+	for c.left > end {
+		num, typ, val, err := c.field(end)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case num == 1 && typ == typeVarint:
+			r.Ready = val != 0
+		case num == 2 && typ == typeVarint:
+			r.Code = Code(min(val, math.MaxUint32))
+		case num == 3 && typ == typeBytes:
+			if r.Message, err = c.text(val, maxText); err != nil {
+				return nil, err
+			}
+		case typ == typeBytes:
+			c.skip(int(val))
+		}
+	}
+	if !r.Ready || r.Code != CodeUnspecified {
+		r.Code = r.Code.Known()
+	}
+	return r, nil
 }
 
 func (f *Frame) readHello(c *cursor, end int) error {

@@ -251,6 +251,8 @@ func appendBody(dst []byte, f *Frame) []byte {
 		return appendUint(dst, 4, millis(f.Deadline))
 	case KindPing, KindPong:
 		return appendUint(dst, 1, f.Nonce)
+	case KindStatus:
+		return appendStatus(dst, f.Status)
 	default: // Opened, Fin, Stop, Credit, Reclaim, Returned
 		dst = appendUint(dst, 1, uint64(f.Session))
 		return appendUint(dst, 2, uint64(f.Offset))
@@ -276,6 +278,20 @@ func appendHello(dst []byte, h *Hello) []byte {
 	}
 	dst = appendString(dst, 8, h.Instance)
 	return appendString(dst, 9, h.Name)
+}
+
+func appendStatus(dst []byte, s *Status) []byte {
+	if s == nil || s.Kubernetes == nil {
+		return dst
+	}
+	var body []byte
+	if s.Kubernetes.Ready {
+		body = appendUint(body, 1, 1)
+	}
+	body = appendUint(body, 2, uint64(s.Kubernetes.Code))
+	body = appendString(body, 3, s.Kubernetes.Message)
+	dst = protowire.AppendTag(dst, 1, protowire.BytesType)
+	return protowire.AppendBytes(dst, body)
 }
 
 func appendTarget(dst []byte, t *Target) []byte {

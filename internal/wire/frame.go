@@ -44,6 +44,7 @@ const (
 	KindPing     Kind = 12
 	KindPong     Kind = 13
 	KindGoAway   Kind = 14
+	KindStatus   Kind = 15
 )
 
 // String returns the frame's name in the protocol text, for example "DATA".
@@ -77,6 +78,8 @@ func (k Kind) String() string {
 		return "PONG"
 	case KindGoAway:
 		return "GOAWAY"
+	case KindStatus:
+		return "STATUS"
 	default:
 		return "UNKNOWN"
 	}
@@ -100,9 +103,10 @@ type Frame struct {
 	// LastSession and Deadline belong to GoAway.
 	LastSession SessionID
 	Deadline    time.Duration
-	// Hello and Open carry the fields of those rare frames.
-	Hello *Hello
-	Open  *Open
+	// Hello, Open and Status carry the fields of those rare frames.
+	Hello  *Hello
+	Open   *Open
+	Status *Status
 }
 
 // Free releases the frame's payload. It may be called on any frame.
@@ -146,6 +150,32 @@ type Open struct {
 	// Trace is a W3C traceparent, or empty.
 	Trace     string
 	RequestID string
+}
+
+// Status is the body of a Status frame: how ready its sender is for sessions. It is
+// not changed once it was given away.
+type Status struct {
+	// Kubernetes is the state of the sender's own API server; nil says nothing, and
+	// counts as ready.
+	Kubernetes *Readiness
+}
+
+// Readiness is the state of the targets of one kind. It is comparable.
+type Readiness struct {
+	Ready bool
+	// Code and Message say why not: what a session would be refused with. Message is
+	// shortened to what a peer accepts.
+	Code    Code
+	Message string
+}
+
+// For returns what the status says of target, which may be nil for nothing. It may
+// be called on a nil Status.
+func (s *Status) For(target Target) *Readiness {
+	if s == nil || target.Kind != TargetKubernetesAPI && target.Kind != TargetKubernetesTLS {
+		return nil
+	}
+	return s.Kubernetes
 }
 
 // TargetKind tells the kinds of Target apart. The values are the field numbers

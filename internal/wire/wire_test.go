@@ -116,6 +116,20 @@ func samples() map[string]struct {
 				Code: culvertv1.Code_CODE_DRAINING, Message: "m", LastSession: 9, DeadlineMs: 2000,
 			}}},
 		},
+		"status": {
+			wire.Frame{Kind: wire.KindStatus, Status: &wire.Status{Kubernetes: &wire.Readiness{Code: wire.CodeUnavailable, Message: "m"}}},
+			&culvertv1.Frame{Body: &culvertv1.Frame_Status{Status: &culvertv1.Status{
+				Kubernetes: &culvertv1.Readiness{Code: culvertv1.Code_CODE_UNAVAILABLE, Message: "m"},
+			}}},
+		},
+		"status ready": {
+			wire.Frame{Kind: wire.KindStatus, Status: &wire.Status{Kubernetes: &wire.Readiness{Ready: true}}},
+			&culvertv1.Frame{Body: &culvertv1.Frame_Status{Status: &culvertv1.Status{Kubernetes: &culvertv1.Readiness{Ready: true}}}},
+		},
+		"status of nothing": {
+			wire.Frame{Kind: wire.KindStatus, Status: &wire.Status{}},
+			&culvertv1.Frame{Body: &culvertv1.Frame_Status{Status: &culvertv1.Status{}}},
+		},
 	}
 }
 
@@ -270,6 +284,8 @@ func TestMalformedIsRefused(t *testing.T) {
 		"payload beyond the frame":   {0x0a, 6, 0x2a, 4, 0x08, 1, 0x12, 9, 1, 2, 3},
 		"two bodies":                 {0x0a, 4, 0x62, 0, 0x6a, 0},
 		"message beyond its bound":   append([]byte{0x0a, 0x88, 0x10, 0x42, 0x84, 0x10, 0x22, 0x81, 0x10}, make([]byte, 2049)...),
+		"reason beyond its bound":    append([]byte{0x0a, 0x8a, 0x10, 0x7a, 0x87, 0x10, 0x0a, 0x84, 0x10, 0x1a, 0x81, 0x10}, make([]byte, 2049)...),
+		"status beyond its frame":    {0x0a, 4, 0x7a, 2, 0x0a, 9},
 		"too many frames":            bytes.Repeat([]byte{0x0a, 2, 0x62, 0}, 16385),
 		"truncated fixed64":          {0x21, 1, 2},
 		"body longer than its frame": {0x0a, 2, 0x62, 5, 0x08, 1, 1, 1, 1},

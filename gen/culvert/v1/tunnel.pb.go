@@ -330,6 +330,7 @@ type Frame struct {
 	//	*Frame_Ping
 	//	*Frame_Pong
 	//	*Frame_GoAway
+	//	*Frame_Status
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -498,6 +499,15 @@ func (x *Frame) GetGoAway() *GoAway {
 	return nil
 }
 
+func (x *Frame) GetStatus() *Status {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Status); ok {
+			return x.Status
+		}
+	}
+	return nil
+}
+
 type isFrame_Body interface {
 	isFrame_Body()
 }
@@ -558,6 +568,10 @@ type Frame_GoAway struct {
 	GoAway *GoAway `protobuf:"bytes,14,opt,name=go_away,json=goAway,proto3,oneof"`
 }
 
+type Frame_Status struct {
+	Status *Status `protobuf:"bytes,15,opt,name=status,proto3,oneof"`
+}
+
 func (*Frame_Hello) isFrame_Body() {}
 
 func (*Frame_Open) isFrame_Body() {}
@@ -585,6 +599,8 @@ func (*Frame_Ping) isFrame_Body() {}
 func (*Frame_Pong) isFrame_Body() {}
 
 func (*Frame_GoAway) isFrame_Body() {}
+
+func (*Frame_Status) isFrame_Body() {}
 
 // Hello is the first frame of each direction and is sent once.
 type Hello struct {
@@ -1823,6 +1839,120 @@ func (x *GoAway) GetDeadlineMs() uint64 {
 	return 0
 }
 
+// Status says how ready its sender is to connect sessions to targets. Each Status
+// takes the place of the one before. A sender that never sends one is ready.
+type Status struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// kubernetes is the state of the Kubernetes API server of the sender's own
+	// cluster, for targets of the kinds kubernetes_api and kubernetes_tls. Absent:
+	// nothing is said about it, and it counts as ready.
+	Kubernetes    *Readiness `protobuf:"bytes,1,opt,name=kubernetes,proto3" json:"kubernetes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Status) Reset() {
+	*x = Status{}
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Status) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Status) ProtoMessage() {}
+
+func (x *Status) ProtoReflect() protoreflect.Message {
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Status.ProtoReflect.Descriptor instead.
+func (*Status) Descriptor() ([]byte, []int) {
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Status) GetKubernetes() *Readiness {
+	if x != nil {
+		return x.Kubernetes
+	}
+	return nil
+}
+
+// Readiness is the state of the targets of one kind.
+type Readiness struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ready says that a session can be expected to reach its target.
+	Ready bool `protobuf:"varint,1,opt,name=ready,proto3" json:"ready,omitempty"`
+	// code says why it is not: what a session would be refused with.
+	Code Code `protobuf:"varint,2,opt,name=code,proto3,enum=culvert.v1.Code" json:"code,omitempty"`
+	// message is one sentence for people, without credentials: which endpoints have
+	// failed, and how.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Readiness) Reset() {
+	*x = Readiness{}
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Readiness) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Readiness) ProtoMessage() {}
+
+func (x *Readiness) ProtoReflect() protoreflect.Message {
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
+func (*Readiness) Descriptor() ([]byte, []int) {
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Readiness) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *Readiness) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_CODE_UNSPECIFIED
+}
+
+func (x *Readiness) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 var File_culvert_v1_tunnel_proto protoreflect.FileDescriptor
 
 const file_culvert_v1_tunnel_proto_rawDesc = "" +
@@ -1832,7 +1962,7 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\x0eConnectRequest\x12)\n" +
 	"\x06frames\x18\x01 \x03(\v2\x11.culvert.v1.FrameR\x06frames\"<\n" +
 	"\x0fConnectResponse\x12)\n" +
-	"\x06frames\x18\x01 \x03(\v2\x11.culvert.v1.FrameR\x06frames\"\xf3\x04\n" +
+	"\x06frames\x18\x01 \x03(\v2\x11.culvert.v1.FrameR\x06frames\"\xa1\x05\n" +
 	"\x05Frame\x12)\n" +
 	"\x05hello\x18\x01 \x01(\v2\x11.culvert.v1.HelloH\x00R\x05hello\x12&\n" +
 	"\x04open\x18\x02 \x01(\v2\x10.culvert.v1.OpenH\x00R\x04open\x12,\n" +
@@ -1848,7 +1978,8 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\breturned\x18\v \x01(\v2\x14.culvert.v1.ReturnedH\x00R\breturned\x12&\n" +
 	"\x04ping\x18\f \x01(\v2\x10.culvert.v1.PingH\x00R\x04ping\x12&\n" +
 	"\x04pong\x18\r \x01(\v2\x10.culvert.v1.PongH\x00R\x04pong\x12-\n" +
-	"\ago_away\x18\x0e \x01(\v2\x12.culvert.v1.GoAwayH\x00R\x06goAwayB\x06\n" +
+	"\ago_away\x18\x0e \x01(\v2\x12.culvert.v1.GoAwayH\x00R\x06goAway\x12,\n" +
+	"\x06status\x18\x0f \x01(\v2\x12.culvert.v1.StatusH\x00R\x06statusB\x06\n" +
 	"\x04body\"\xe0\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\rR\brevision\x12\x1a\n" +
@@ -1928,7 +2059,15 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12!\n" +
 	"\flast_session\x18\x03 \x01(\x04R\vlastSession\x12\x1f\n" +
 	"\vdeadline_ms\x18\x04 \x01(\x04R\n" +
-	"deadlineMs*\x96\x04\n" +
+	"deadlineMs\"?\n" +
+	"\x06Status\x125\n" +
+	"\n" +
+	"kubernetes\x18\x01 \x01(\v2\x15.culvert.v1.ReadinessR\n" +
+	"kubernetes\"a\n" +
+	"\tReadiness\x12\x14\n" +
+	"\x05ready\x18\x01 \x01(\bR\x05ready\x12$\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x10.culvert.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage*\x96\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rCODE_CANCELED\x10\x01\x12\x1a\n" +
@@ -1979,7 +2118,7 @@ func file_culvert_v1_tunnel_proto_rawDescGZIP() []byte {
 }
 
 var file_culvert_v1_tunnel_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_culvert_v1_tunnel_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_culvert_v1_tunnel_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_culvert_v1_tunnel_proto_goTypes = []any{
 	(Code)(0),               // 0: culvert.v1.Code
 	(Hop)(0),                // 1: culvert.v1.Hop
@@ -2005,7 +2144,9 @@ var file_culvert_v1_tunnel_proto_goTypes = []any{
 	(*Ping)(nil),            // 21: culvert.v1.Ping
 	(*Pong)(nil),            // 22: culvert.v1.Pong
 	(*GoAway)(nil),          // 23: culvert.v1.GoAway
-	nil,                     // 24: culvert.v1.Hello.LabelsEntry
+	(*Status)(nil),          // 24: culvert.v1.Status
+	(*Readiness)(nil),       // 25: culvert.v1.Readiness
+	nil,                     // 26: culvert.v1.Hello.LabelsEntry
 }
 var file_culvert_v1_tunnel_proto_depIdxs = []int32{
 	4,  // 0: culvert.v1.ConnectRequest.frames:type_name -> culvert.v1.Frame
@@ -2024,24 +2165,27 @@ var file_culvert_v1_tunnel_proto_depIdxs = []int32{
 	21, // 13: culvert.v1.Frame.ping:type_name -> culvert.v1.Ping
 	22, // 14: culvert.v1.Frame.pong:type_name -> culvert.v1.Pong
 	23, // 15: culvert.v1.Frame.go_away:type_name -> culvert.v1.GoAway
-	24, // 16: culvert.v1.Hello.labels:type_name -> culvert.v1.Hello.LabelsEntry
-	7,  // 17: culvert.v1.Open.target:type_name -> culvert.v1.Target
-	8,  // 18: culvert.v1.Target.kubernetes_api:type_name -> culvert.v1.KubernetesApi
-	10, // 19: culvert.v1.Target.service:type_name -> culvert.v1.Service
-	11, // 20: culvert.v1.Target.address:type_name -> culvert.v1.Address
-	9,  // 21: culvert.v1.Target.kubernetes_tls:type_name -> culvert.v1.KubernetesTls
-	0,  // 22: culvert.v1.Refused.code:type_name -> culvert.v1.Code
-	1,  // 23: culvert.v1.Refused.hop:type_name -> culvert.v1.Hop
-	0,  // 24: culvert.v1.Reset.code:type_name -> culvert.v1.Code
-	1,  // 25: culvert.v1.Reset.hop:type_name -> culvert.v1.Hop
-	0,  // 26: culvert.v1.GoAway.code:type_name -> culvert.v1.Code
-	2,  // 27: culvert.v1.TunnelService.Connect:input_type -> culvert.v1.ConnectRequest
-	3,  // 28: culvert.v1.TunnelService.Connect:output_type -> culvert.v1.ConnectResponse
-	28, // [28:29] is the sub-list for method output_type
-	27, // [27:28] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	24, // 16: culvert.v1.Frame.status:type_name -> culvert.v1.Status
+	26, // 17: culvert.v1.Hello.labels:type_name -> culvert.v1.Hello.LabelsEntry
+	7,  // 18: culvert.v1.Open.target:type_name -> culvert.v1.Target
+	8,  // 19: culvert.v1.Target.kubernetes_api:type_name -> culvert.v1.KubernetesApi
+	10, // 20: culvert.v1.Target.service:type_name -> culvert.v1.Service
+	11, // 21: culvert.v1.Target.address:type_name -> culvert.v1.Address
+	9,  // 22: culvert.v1.Target.kubernetes_tls:type_name -> culvert.v1.KubernetesTls
+	0,  // 23: culvert.v1.Refused.code:type_name -> culvert.v1.Code
+	1,  // 24: culvert.v1.Refused.hop:type_name -> culvert.v1.Hop
+	0,  // 25: culvert.v1.Reset.code:type_name -> culvert.v1.Code
+	1,  // 26: culvert.v1.Reset.hop:type_name -> culvert.v1.Hop
+	0,  // 27: culvert.v1.GoAway.code:type_name -> culvert.v1.Code
+	25, // 28: culvert.v1.Status.kubernetes:type_name -> culvert.v1.Readiness
+	0,  // 29: culvert.v1.Readiness.code:type_name -> culvert.v1.Code
+	2,  // 30: culvert.v1.TunnelService.Connect:input_type -> culvert.v1.ConnectRequest
+	3,  // 31: culvert.v1.TunnelService.Connect:output_type -> culvert.v1.ConnectResponse
+	31, // [31:32] is the sub-list for method output_type
+	30, // [30:31] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_culvert_v1_tunnel_proto_init() }
@@ -2064,6 +2208,7 @@ func file_culvert_v1_tunnel_proto_init() {
 		(*Frame_Ping)(nil),
 		(*Frame_Pong)(nil),
 		(*Frame_GoAway)(nil),
+		(*Frame_Status)(nil),
 	}
 	file_culvert_v1_tunnel_proto_msgTypes[5].OneofWrappers = []any{
 		(*Target_KubernetesApi)(nil),
@@ -2077,7 +2222,7 @@ func file_culvert_v1_tunnel_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_culvert_v1_tunnel_proto_rawDesc), len(file_culvert_v1_tunnel_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -66,6 +66,10 @@ func (r *register) AcceptCluster(_ context.Context, who, name string, how admin.
 	return admin.Cluster{Name: name}, r.note("accept " + name + " " + how.Key + " by " + who)
 }
 
+func (r *register) SetDirect(_ context.Context, who, name string, direct admin.Direct) (admin.Cluster, error) {
+	return admin.Cluster{Name: name, Direct: &direct}, r.note("direct " + name + " " + direct.URL + " by " + who)
+}
+
 func (r *register) RevokeCluster(_ context.Context, who, name string, why admin.RevokeRequest) (admin.Revoked, error) {
 	return admin.Revoked{Cluster: name, Cut: 2}, r.note("revoke " + name + " " + why.Reason + " by " + who)
 }

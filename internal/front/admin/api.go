@@ -88,6 +88,11 @@ type Agent struct {
 	Since    time.Time       `json:"since"`
 	RTT      metav1.Duration `json:"rtt,omitzero"`
 	Sessions int             `json:"sessions"`
+	// Draining tells that it takes no new sessions.
+	Draining bool `json:"draining,omitempty"`
+	// KubernetesFailure is why the agent cannot reach its API server, as it says;
+	// empty where it can, or says nothing.
+	KubernetesFailure string `json:"kubernetesFailure,omitempty"`
 }
 
 // Certificate is one that the hub issued to a cluster's agent.
@@ -133,8 +138,17 @@ type Cluster struct {
 	LastSeen     time.Time         `json:"lastSeen,omitzero"`
 	Agents       []Agent           `json:"agents,omitempty"`
 	Certificates []Certificate     `json:"certificates,omitempty"`
+	Direct       *Direct           `json:"direct,omitempty"`
 	Pending      *Pending          `json:"pending,omitempty"`
 	Revocation   *Revocation       `json:"revocation,omitempty"`
+}
+
+// Direct is how clients reach a cluster's API server without the hub.
+type Direct struct {
+	// URL is that of the API server; empty for none.
+	URL string `json:"url"`
+	// CA verifies it, PEM; empty for the clients' own systems.
+	CA string `json:"ca,omitempty"`
 }
 
 // Acceptance says which request to join is accepted.
@@ -195,6 +209,8 @@ type Hub interface {
 	GetCluster(ctx context.Context, name string) (Cluster, error)
 	// AcceptCluster lets a cluster that waits join.
 	AcceptCluster(ctx context.Context, who, name string, how Acceptance) (Cluster, error)
+	// SetDirect records how a cluster is reached without the hub.
+	SetDirect(ctx context.Context, who, name string, direct Direct) (Cluster, error)
 	// RevokeCluster locks a cluster out and cuts its tunnels.
 	RevokeCluster(ctx context.Context, who, name string, why RevokeRequest) (Revoked, error)
 	// ListAuthorities returns the authorities, by role.

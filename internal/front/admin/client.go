@@ -116,6 +116,11 @@ func (c *Client) AcceptCluster(ctx context.Context, name string, how Acceptance)
 	return call[Cluster](ctx, c, http.MethodPost, "clusters/"+url.PathEscape(name)+"/accept", how)
 }
 
+// SetDirect records how a cluster is reached without the hub.
+func (c *Client) SetDirect(ctx context.Context, name string, direct Direct) (Cluster, error) {
+	return call[Cluster](ctx, c, http.MethodPost, "clusters/"+url.PathEscape(name)+"/direct", direct)
+}
+
 // RevokeCluster locks a cluster out.
 func (c *Client) RevokeCluster(ctx context.Context, name string, why RevokeRequest) (Revoked, error) {
 	return call[Revoked](ctx, c, http.MethodPost, "clusters/"+url.PathEscape(name)+"/revoke", why)

@@ -71,6 +71,13 @@ func (h *Handler) routes() {
 		}
 		return hub.AcceptCluster(r.Context(), who, r.PathValue("name"), how)
 	})
+	h.handle("POST", "clusters/{name}/direct", "set cluster", func(r *http.Request, who string) (any, error) {
+		var direct Direct
+		if err := decode(r, &direct); err != nil {
+			return nil, err
+		}
+		return hub.SetDirect(r.Context(), who, r.PathValue("name"), direct)
+	})
 	h.handle("POST", "clusters/{name}/revoke", "revoke cluster", func(r *http.Request, who string) (any, error) {
 		var why RevokeRequest
 		if err := decode(r, &why); err != nil {

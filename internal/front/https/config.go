@@ -29,6 +29,12 @@ type Config struct {
 	// the agent that has the session, which may be known after the first Write only.
 	// The handler owns it.
 	Dial func(ctx context.Context, cluster string, target wire.Target) (net.Conn, error)
+	// Choose names the agent of a cluster that a request should go to, before a
+	// session for it is taken from the pool or dialled: the pool keeps sessions of each
+	// agent apart. Its done is called when the request, its stream included, is over.
+	// Dial is told the agent by [ChosenAgent]. It fails with a [*fault.Error]. Nil: all
+	// sessions to a target of a cluster are alike.
+	Choose func(ctx context.Context, cluster string, target wire.Target) (agent uint64, done func(), err error)
 	// Identify says who sent a request: [identity.Chain.Identify]. It is required.
 	Identify func(r *http.Request, cluster string) (identity.Caller, error)
 	// Map says who a user is on a cluster: [identity.Mapper.Map]. It is required.
@@ -66,6 +72,12 @@ type Config struct {
 	// Admin serves the paths under /-/v1/ to callers that were authenticated, and
 	// decides which of them may. Without it those paths are not found.
 	Admin func(w http.ResponseWriter, r *http.Request, caller user.Info) error
+	// Kubeconfig makes the kubeconfig of a cluster. What it fails with is the answer.
+	// It ends with its context. Without it nobody gets one.
+	Kubeconfig func(ctx context.Context, ask KubeconfigRequest) (Kubeconfig, error)
+	// Clusters returns the names of all clusters that are known, of which a caller is
+	// shown those that the policy lets them reach. It is required with Kubeconfig.
+	Clusters func() ([]string, error)
 }
 
 // Validate names every required field that is missing.
@@ -80,6 +92,7 @@ func (c *Config) Validate() error {
 		{"Map", c.Map == nil},
 		{"Policy", c.Policy == nil},
 		{"Logger", c.Logger == nil},
+		{"Clusters", c.Kubeconfig != nil && c.Clusters == nil},
 	} {
 		if field.missing {
 			problems = append(problems, errors.New("https: "+field.name+" is required"))

@@ -20,6 +20,9 @@ import (
 // serveOwn answers the hub's own paths: those for administrators, and those that
 // need no credential.
 func (h *Handler) serveOwn(v *visit) error {
+	if h.isKubeconfig(v.to.Own) {
+		return h.serveKubeconfig(v)
+	}
 	if h.cfg.Admin != nil && strings.HasPrefix(v.to.Own, adminPaths) {
 		return h.serveAdmin(v)
 	}

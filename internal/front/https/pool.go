@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,12 +51,32 @@ func newTransport(dial func(context.Context, string, wire.Target) (net.Conn, err
 type poolDialer func(ctx context.Context, cluster string, target wire.Target) (net.Conn, error)
 
 func (d poolDialer) dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	cluster, target, err := parsePoolKey(addr)
+	agent, cluster, target, err := parsePoolKey(addr)
 	if err != nil {
 		return nil, &fault.Error{Hop: wire.HopHub, Op: "dial", Code: wire.CodeInternal, Err: err}
 	}
+	if agent != 0 {
+		ctx = context.WithValue(ctx, agentKeyType{}, agent)
+	}
 	return d(ctx, cluster, target)
 }
+
+type agentKeyType struct{}
+
+// ChosenAgent returns the agent that [Config.Choose] named for the request that a
+// session is dialled for, or 0.
+func ChosenAgent(ctx context.Context) uint64 {
+	agent, _ := ctx.Value(agentKeyType{}).(uint64)
+	return agent
+}
+
+// agentKey makes of a pool key the one of a single agent: "7_agent.edge-1.kubernetes".
+func agentKey(agent uint64, key string) string {
+	return strconv.FormatUint(agent, 10) + agentSuffix + key
+}
+
+// agentSuffix has what no name of a cluster has.
+const agentSuffix = "_agent."
 
 // noPort stands for an empty port in a pool key: it is no DNS label.
 const noPort = "-"
@@ -80,22 +101,28 @@ func poolKey(cluster string, target wire.Target) string {
 
 // parsePoolKey is the reverse of poolKey for the address that the transport
 // makes of it by adding ":80".
-func parsePoolKey(addr string) (cluster string, target wire.Target, err error) {
+func parsePoolKey(addr string) (agent uint64, cluster string, target wire.Target, err error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", wire.Target{}, fmt.Errorf("pool key: %w", err)
+		return 0, "", wire.Target{}, fmt.Errorf("pool key: %w", err)
+	}
+	if number, rest, ok := strings.Cut(host, agentSuffix); ok && !strings.Contains(number, ".") {
+		if agent, err = strconv.ParseUint(number, 10, 64); err != nil {
+			return 0, "", wire.Target{}, fmt.Errorf("pool key: %w", err)
+		}
+		host = rest
 	}
 	parts := strings.Split(host, ".")
 	switch {
 	case len(parts) == 2 && parts[1] == "kubernetes":
-		return parts[0], wire.KubernetesAPI(), nil
+		return agent, parts[0], wire.KubernetesAPI(), nil
 	case len(parts) == 6 && parts[5] == "service":
 		port := parts[1]
 		if port == noPort {
 			port = ""
 		}
-		return parts[4], wire.Service(parts[3], parts[2], port, parts[0]), nil
+		return agent, parts[4], wire.Service(parts[3], parts[2], port, parts[0]), nil
 	default:
-		return "", wire.Target{}, fmt.Errorf("pool key: %q", host)
+		return 0, "", wire.Target{}, fmt.Errorf("pool key: %q", host)
 	}
 }

@@ -3,6 +3,7 @@ package https
 import (
 	"errors"
 	"io"
+	"math"
 	"testing"
 
 	"github.com/culvertdev/culvert/internal/mux"
@@ -15,20 +16,22 @@ func TestPoolKey(t *testing.T) {
 		wire.KubernetesAPI(), wire.Service("ns", "web", "", "https"), wire.Service("ns", "web", "443", "https"),
 		wire.Service("ns", "web", "", "http"), wire.Service("web", "ns", "", "https"), wire.Service("ns", "web", "https", "https"),
 	} {
-		for _, cluster := range []string{"edge-1", "service", "kubernetes"} {
+		for _, cluster := range []string{"edge-1", "service", "kubernetes", "7-agent"} {
 			key := poolKey(cluster, target)
 			if seen[key] {
 				t.Errorf("%s %v shares key %q", cluster, target, key)
 			}
 			seen[key] = true
-			gotCluster, got, err := parsePoolKey(key + ":80")
-			if err != nil || gotCluster != cluster || got != target {
-				t.Errorf("%q: got %s %v, %v", key, gotCluster, got, err)
+			for agent, key := range map[uint64]string{0: key, 7: agentKey(7, key), math.MaxUint64: agentKey(math.MaxUint64, key)} {
+				gotAgent, gotCluster, got, err := parsePoolKey(key + ":80")
+				if err != nil || gotAgent != agent || gotCluster != cluster || got != target {
+					t.Errorf("%q: got agent %d of %s, %v, %v", key, gotAgent, gotCluster, got, err)
+				}
 			}
 		}
 	}
-	for _, bad := range []string{"", "a", "a:80", "a.b:80", "a.b.c.d.e.f:80"} {
-		if _, _, err := parsePoolKey(bad); err == nil {
+	for _, bad := range []string{"", "a", "a:80", "a.b:80", "a.b.c.d.e.f:80", "x_agent.a.kubernetes:80"} {
+		if _, _, _, err := parsePoolKey(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
 	}

@@ -14,12 +14,21 @@ func (h *Handler) send(v *visit) error {
 	if err := h.cfg.Limits.Body(v.r); err != nil {
 		return err
 	}
+	key := poolKey(v.to.Cluster, v.to.Target)
+	if h.cfg.Choose != nil {
+		agent, done, err := h.cfg.Choose(v.r.Context(), v.to.Cluster, v.to.Target)
+		if err != nil {
+			return err
+		}
+		defer done()
+		key = agentKey(agent, key)
+	}
 	editor := headerEditor{requestID: answer.RequestID(v.r.Context()), add: v.outgoing}
 	h.proxy.Serve(v.x, v.r, relay.Leg{
 		Transport: h.way,
 		Cluster:   v.to.Cluster,
 		Scheme:    "http",
-		Host:      poolKey(v.to.Cluster, v.to.Target),
+		Host:      key,
 		Path:      v.to.UpstreamPath,
 		Header:    editor.edit,
 		Trailer:   identity.StripTrailer,

@@ -1,0 +1,25 @@
+package balance
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/culvertdev/culvert/e2e/testbed"
+)
+
+func TestMain(m *testing.M) {
+	testbed.Isolate(func(ctx context.Context, dir string) error {
+		if _, err := testbed.ServerBinaries(ctx, os.Stderr); err != nil {
+			return err
+		}
+		_, err := testbed.CulvertBinaries(ctx, binDir(dir), os.Stderr)
+		return err
+	})
+	goleak.VerifyTestMain(m)
+}
+
+func binDir(dir string) string { return filepath.Join(dir, "bin") }
