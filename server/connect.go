@@ -77,12 +77,10 @@ type dispatcher struct{ connect, websocket, rest http.Handler }
 
 // ServeHTTP implements [http.Handler].
 func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.TLS == nil { // HTTP/1.1 where h2 was agreed on
-		if either, ok := r.Context().Value(eitherKey{}).(*eitherConn); ok {
-			state := either.tls.ConnectionState()
-			r.TLS = &state
-		}
-		if r.Method != http.MethodConnect {
+	if either, ok := r.Context().Value(eitherKey{}).(*eitherConn); ok {
+		state := either.tls.ConnectionState()
+		r.TLS = &state
+		if r.ProtoMajor == 1 && r.Method != http.MethodConnect { // where h2 was agreed on
 			w.Header().Set("Connection", "close")
 			w.WriteHeader(http.StatusHTTPVersionNotSupported)
 			return
@@ -102,8 +100,8 @@ func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // tell, and not ALPN alone: the HTTP transport of Go, and so kubectl, offers h2 to
 // an HTTPS proxy and then speaks HTTP/1.1 to it whatever was chosen (net/http
 // Transport.addTLS). The server takes them for connections in clear text, for which
-// it looks at the first bytes. Its HTTP/2 finds the TLS state by itself; dispatcher
-// gives it back to requests of HTTP/1.1, and lets CONNECT alone pass.
+// it looks at the first bytes. dispatcher gives requests their TLS state back, and of
+// those in HTTP/1.1 lets CONNECT alone pass.
 type eitherListener struct{ net.Listener }
 
 // Accept implements [net.Listener].
@@ -117,15 +115,14 @@ func (l eitherListener) Accept() (net.Conn, error) {
 
 type eitherKey struct{}
 
-// eitherConn is a TLS connection that does not look like one to net/http.
+// eitherConn is a TLS connection that does not look like one to net/http. It must
+// not have a method ConnectionState: by that, too, net/http knows TLS, and then does
+// not look for HTTP/2 (http.Server, conn.serve).
 type eitherConn struct {
 	net.Conn
 
 	tls *tls.Conn
 }
-
-// ConnectionState is for HTTP/2, which gives it to requests.
-func (c *eitherConn) ConnectionState() tls.ConnectionState { return c.tls.ConnectionState() }
 
 // CloseWrite sends close_notify.
 func (c *eitherConn) CloseWrite() error { return c.tls.CloseWrite() }

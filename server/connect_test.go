@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +66,10 @@ func TestConnectListeners(t *testing.T) {
 		defer ln.Close()
 		return ln.Addr().String()
 	}
-	cfg := config(t)
+	cfg, users := config(t), newUsers(t)
+	clientCA := filepath.Join(t.TempDir(), "users.crt")
+	write(t, clientCA, string(users.auth.PEM()))
+	cfg.TLS = &server.TLS{ClientCA: clientCA}
 	cfg.Connect = &server.Connect{Listen: []string{free()}, PlainListen: []string{free()}, PlainAllowFrom: []string{"127.0.0.0/8"}}
 	cfg.WebSocket = &server.WebSocket{Listen: []string{free()}}
 	h := start(t, cfg)
@@ -87,8 +91,26 @@ func TestConnectListeners(t *testing.T) {
 		if res := ask(t, conn, request); res.StatusCode != http.StatusProxyAuthRequired {
 			t.Errorf("%d", res.StatusCode)
 		}
-		if res := ask(t, secure(main, "h2"), "GET /-/healthz HTTP/1.1\r\nHost: hub\r\n\r\n"); res.StatusCode != http.StatusOK {
-			t.Errorf("%d", res.StatusCode)
+		// No client has a reason to ask for anything else so.
+		if res := ask(t, secure(main, "h2"), "GET /-/healthz HTTP/1.1\r\nHost: hub\r\n\r\n"); res.StatusCode != http.StatusHTTPVersionNotSupported || !res.Close {
+			t.Errorf("%d, closed %v", res.StatusCode, res.Close)
+		}
+	})
+	t.Run("N5: HTTP/2 on the port of all, with the client's certificate", func(t *testing.T) {
+		transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{
+			RootCAs: h.roots(), ServerName: "localhost", Certificates: []tls.Certificate{users.client("alice")},
+		}}
+		defer transport.CloseIdleConnections()
+		client := &http.Client{Transport: transport, Timeout: patience}
+		// Who is known is told that there is no such cluster.
+		for path, want := range map[string]int{"/-/healthz": http.StatusOK, "/absent/version": http.StatusNotFound} {
+			res, err := client.Get("https://" + main + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := res.Body.Close(); err != nil || res.ProtoMajor != 2 || res.StatusCode != want {
+				t.Errorf("%s: %s %s, %v, want %d", path, res.Proto, res.Status, err, want)
+			}
 		}
 	})
 	t.Run("V3: CONNECT alone on its own listeners, which prefer HTTP/1.1", func(t *testing.T) {
