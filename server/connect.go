@@ -77,12 +77,11 @@ type dispatcher struct{ connect, websocket, rest http.Handler }
 
 // ServeHTTP implements [http.Handler].
 func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.TLS == nil { // HTTP/1.1 where h2 was agreed on
+	if r.TLS == nil {
 		if either, ok := r.Context().Value(eitherKey{}).(*eitherConn); ok {
-			state := either.tls.ConnectionState()
-			r.TLS = &state
+			r.TLS = either.state
 		}
-		if r.Method != http.MethodConnect {
+		if r.ProtoMajor == 1 && r.Method != http.MethodConnect { // where h2 was agreed on
 			w.Header().Set("Connection", "close")
 			w.WriteHeader(http.StatusHTTPVersionNotSupported)
 			return
@@ -102,30 +101,31 @@ func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // tell, and not ALPN alone: the HTTP transport of Go, and so kubectl, offers h2 to
 // an HTTPS proxy and then speaks HTTP/1.1 to it whatever was chosen (net/http
 // Transport.addTLS). The server takes them for connections in clear text, for which
-// it looks at the first bytes. Its HTTP/2 finds the TLS state by itself; dispatcher
-// gives it back to requests of HTTP/1.1, and lets CONNECT alone pass.
+// it looks at the first bytes. The dispatcher gives requests their TLS state back, and of
+// HTTP/1.1 lets CONNECT alone pass.
 type eitherListener struct{ net.Listener }
 
 // Accept implements [net.Listener].
 func (l eitherListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
-	if secure, ok := conn.(*tls.Conn); ok && secure.ConnectionState().NegotiatedProtocol == "h2" {
-		return &eitherConn{Conn: secure, tls: secure}, err
+	if secure, ok := conn.(*tls.Conn); ok {
+		if state := secure.ConnectionState(); state.NegotiatedProtocol == "h2" {
+			return &eitherConn{Conn: secure, tls: secure, state: &state}, err
+		}
 	}
 	return conn, err
 }
 
 type eitherKey struct{}
 
-// eitherConn is a TLS connection that does not look like one to net/http.
+// eitherConn is a TLS connection that does not look like one to net/http: it has no
+// method ConnectionState.
 type eitherConn struct {
 	net.Conn
 
-	tls *tls.Conn
+	tls   *tls.Conn
+	state *tls.ConnectionState // shared by all requests, as net/http does
 }
-
-// ConnectionState is for HTTP/2, which gives it to requests.
-func (c *eitherConn) ConnectionState() tls.ConnectionState { return c.tls.ConnectionState() }
 
 // CloseWrite sends close_notify.
 func (c *eitherConn) CloseWrite() error { return c.tls.CloseWrite() }
