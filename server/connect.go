@@ -77,9 +77,10 @@ type dispatcher struct{ connect, websocket, rest http.Handler }
 
 // ServeHTTP implements [http.Handler].
 func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if either, ok := r.Context().Value(eitherKey{}).(*eitherConn); ok {
-		state := either.tls.ConnectionState()
-		r.TLS = &state
+	if r.TLS == nil {
+		if either, ok := r.Context().Value(eitherKey{}).(*eitherConn); ok {
+			r.TLS = either.state
+		}
 		if r.ProtoMajor == 1 && r.Method != http.MethodConnect { // where h2 was agreed on
 			w.Header().Set("Connection", "close")
 			w.WriteHeader(http.StatusHTTPVersionNotSupported)
@@ -100,28 +101,30 @@ func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // tell, and not ALPN alone: the HTTP transport of Go, and so kubectl, offers h2 to
 // an HTTPS proxy and then speaks HTTP/1.1 to it whatever was chosen (net/http
 // Transport.addTLS). The server takes them for connections in clear text, for which
-// it looks at the first bytes. dispatcher gives requests their TLS state back, and of
-// those in HTTP/1.1 lets CONNECT alone pass.
+// it looks at the first bytes. The dispatcher gives requests their TLS state back, and of
+// HTTP/1.1 lets CONNECT alone pass.
 type eitherListener struct{ net.Listener }
 
 // Accept implements [net.Listener].
 func (l eitherListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
-	if secure, ok := conn.(*tls.Conn); ok && secure.ConnectionState().NegotiatedProtocol == "h2" {
-		return &eitherConn{Conn: secure, tls: secure}, err
+	if secure, ok := conn.(*tls.Conn); ok {
+		if state := secure.ConnectionState(); state.NegotiatedProtocol == "h2" {
+			return &eitherConn{Conn: secure, tls: secure, state: &state}, err
+		}
 	}
 	return conn, err
 }
 
 type eitherKey struct{}
 
-// eitherConn is a TLS connection that does not look like one to net/http. It must
-// not have a method ConnectionState: by that, too, net/http knows TLS, and then does
-// not look for HTTP/2 (http.Server, conn.serve).
+// eitherConn is a TLS connection that does not look like one to net/http: it has no
+// method ConnectionState.
 type eitherConn struct {
 	net.Conn
 
-	tls *tls.Conn
+	tls   *tls.Conn
+	state *tls.ConnectionState // shared by all requests, as net/http does
 }
 
 // CloseWrite sends close_notify.

@@ -82,6 +82,9 @@ func (c *connections) state(conn net.Conn, state http.ConnState) {
 
 // isHTTP1 tells a connection whose every request begins by itself.
 func isHTTP1(conn net.Conn) bool {
-	secure, ok := conn.(interface{ ConnectionState() tls.ConnectionState })
+	if _, either := conn.(*eitherConn); either {
+		return false
+	}
+	secure, ok := conn.(*tls.Conn)
 	return !ok || secure.ConnectionState().NegotiatedProtocol != "h2"
 }

@@ -142,12 +142,12 @@ func secured(cfg *tls.Config) func(context.Context) (net.Conn, error) {
 // way is one of the ways through the port; of makes the client number i.
 type way struct {
 	title string
-	of    func(i int) (client interface{ once(context.Context) error }, done func())
+	of    func(i int) (client once, done func())
 }
 
 func ways() []way {
-	kube := func(base func(i int) (url, bearer, user, cluster string), tlsFor func() *tls.Config, http2 bool) func(i int) (interface{ once(context.Context) error }, func()) {
-		return func(i int) (interface{ once(context.Context) error }, func()) {
+	kube := func(base func(i int) (url, bearer, user, cluster string), tlsFor func() *tls.Config, http2 bool) func(i int) (once, func()) {
+		return func(i int) (once, func()) {
 			t := transport(tlsFor(), http2)
 			url, bearer, user, cluster := base(i)
 			return &caller{base: url, bearer: bearer, user: user, cluster: cluster, client: &http.Client{Transport: t}}, t.CloseIdleConnections
@@ -166,14 +166,14 @@ func ways() []way {
 	passed := func(i int) (string, string, string, string) {
 		return "https://cluster-west." + domain, token("west", i), name("west", i), "west"
 	}
-	talk := func(name string, cfg func() *tls.Config) func(i int) (interface{ once(context.Context) error }, func()) {
-		return func(int) (interface{ once(context.Context) error }, func()) {
+	talk := func(name string, cfg func() *tls.Config) func(i int) (once, func()) {
+		return func(int) (once, func()) {
 			c := cfg()
 			c.ServerName = name + "." + domain
 			return &talker{name: name, dial: secured(c)}, func() {}
 		}
 	}
-	return []way{
+	return append([]way{
 		{"path, HTTP/1.1, east", kube(path("east"), ofHub, false)},
 		{"path, HTTP/2, west", kube(path("west"), ofHub, true)},
 		{"name, terminated, HTTP/1.1", kube(terminated, ofHub, false)},
@@ -182,7 +182,7 @@ func ways() []way {
 		{"name, passed through, HTTP/2", kube(passed, ofWest, true)},
 		{"bytes in the hub's TLS", talk("plain", ofHub)},
 		{"TLS of a service", talk("secure", ofWest)},
-	}
+	}, proxied()...)
 }
 
 func TestOnePort(t *testing.T) {

@@ -32,6 +32,7 @@ type world struct {
 	east, west *testbed.Cluster
 	hub        *testbed.Process
 	agents     []*testbed.Process
+	hubCA      []byte         // PEM
 	roots      *x509.CertPool // of the hub
 	westRoots  *x509.CertPool
 	// plain and secure are services of east's network: what goes in comes out, in the
@@ -140,7 +141,7 @@ func (w *world) startHub(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.roots = x509.NewCertPool()
+	w.hubCA, w.roots = ca, x509.NewCertPool()
 	w.roots.AppendCertsFromPEM(ca)
 	var tokens strings.Builder
 	for i := range callers {
@@ -179,6 +180,9 @@ tlsNames: ["%s", hub.edge.test]
 tokenFile: %s
 policy: {file: %s}
 drainTimeout: 2s
+connect:
+  ports: ["*"]
+  routes: [{cidrs: [127.0.0.1/32], cluster: east}]
 hosts:
   domain: %s
   names:

@@ -23,7 +23,7 @@ func TestEveryCodeHasAMeaning(t *testing.T) {
 			t.Errorf("%v: HTTP %d, reason %q, gRPC %v", code, f.HTTPStatus(), f.Reason(), f.GRPCCode())
 		}
 	}
-	for _, unknown := range []wire.Code{wire.CodeUnspecified, 21, 1 << 31} {
+	for _, unknown := range []wire.Code{wire.CodeUnspecified, 22, 1 << 31} {
 		if got := (&fault.Error{Code: unknown}).HTTPStatus(); got != http.StatusInternalServerError {
 			t.Errorf("unknown code %d: HTTP %d", unknown, got)
 		}
