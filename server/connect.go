@@ -189,7 +189,7 @@ func (t *tcpFronts) close() error {
 	}
 	var errs []error
 	for _, l := range t.listeners {
-		err := error(nil)
+		var err error
 		if l.port != nil {
 			err = l.port.Close()
 		} else if err = l.web.Close(); errors.Is(err, net.ErrClosed) {

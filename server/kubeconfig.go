@@ -221,7 +221,7 @@ func (s *Server) checkTunnel(ctx context.Context, q kubeconfigQuery) error {
 // pathEntry fills in the form below the hub's own URL.
 func (s *Server) pathEntry(ctx context.Context, q kubeconfigQuery, e *kubeconfig.Entry) error {
 	ca := s.trust.serving.bundleFor(q.host)
-	if _, err := s.shows(ctx, q.host, ca); err != nil {
+	if err := s.shows(ctx, q.host, ca); err != nil {
 		return notReady(q.Cluster, waitCertificate, err)
 	}
 	e.Endpoint = kubeconfig.Path(q.Host, q.Cluster, ca)
@@ -235,7 +235,7 @@ func (s *Server) sniEntry(ctx context.Context, q kubeconfigQuery, e *kubeconfig.
 		return err
 	}
 	ca := s.trust.serving.bundleFor(name)
-	if _, err := s.shows(ctx, name, ca); err != nil {
+	if err := s.shows(ctx, name, ca); err != nil {
 		return notReady(q.Cluster, waitCertificate, err)
 	}
 	e.Endpoint = kubeconfig.Named(name, q.port, ca)
@@ -246,7 +246,7 @@ func (s *Server) sniEntry(ctx context.Context, q kubeconfigQuery, e *kubeconfig.
 // mode of the kubeconfig wants it.
 func (s *Server) nameFor(q kubeconfigQuery, passThrough bool) (string, error) {
 	name, host, ok := s.names.hosts.Name(q.Cluster)
-	text := ""
+	var text string
 	switch {
 	case !ok || host.Target.Kind != wire.TargetKubernetesAPI && host.Target.Kind != wire.TargetKubernetesTLS:
 		text = noNames

@@ -76,14 +76,13 @@ func notReadyUnlessFinal(cluster, wait string, err error) error {
 }
 
 // shows makes a TLS handshake with what clients of the hub meet, for a name and with
-// the CAs that a file will have (nil: those of this system), and returns the chains
-// that were verified. It goes over no network.
-func (s *Server) shows(ctx context.Context, name string, ca []byte) ([][]*x509.Certificate, error) {
+// the CAs that a file will have (nil: those of this system). It goes over no network.
+func (s *Server) shows(ctx context.Context, name string, ca []byte) error {
 	cfg := &tls.Config{ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	if ca != nil {
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(ca) {
-			return nil, errors.New("no CA of the hub can be read")
+			return errors.New("no CA of the hub can be read")
 		}
 	}
 	asked := name
@@ -92,22 +91,25 @@ func (s *Server) shows(ctx context.Context, name string, ca []byte) ([][]*x509.C
 	}
 	server := s.names.byName(asked).TLS
 	if server == nil {
-		return nil, fmt.Errorf("the hub shows no certificate for %s", name)
+		return fmt.Errorf("the hub shows no certificate for %s", name)
 	}
 	server = server.Clone()
 	server.SessionTicketsDisabled = true // nobody would read one
 	here, there := net.Pipe()
-	ended := make(chan error, 1)
-	go func() { ended <- tls.Server(there, server).HandshakeContext(ctx) }()
+	ended := make(chan struct{})
+	go func() {
+		_ = tls.Server(there, server).HandshakeContext(ctx) // the other side of our own error
+		close(ended)
+	}()
 	client := tls.Client(here, cfg)
 	err := client.HandshakeContext(ctx)
-	here.Close()
-	<-ended // its error is the other side of ours
-	there.Close()
+	_ = here.Close() // a pipe, which cannot fail
+	<-ended
+	_ = there.Close()
 	if err != nil {
-		return nil, fmt.Errorf("the hub's certificate for %s: %w", name, err)
+		return fmt.Errorf("the hub's certificate for %s: %w", name, err)
 	}
-	return client.ConnectionState().VerifiedChains, nil
+	return nil
 }
 
 // passthroughEntry fills in the form in which the API server's own certificate has
@@ -157,7 +159,7 @@ func (s *Server) endToEndEntry(ctx context.Context, q kubeconfigQuery, e *kubeco
 	// client-go holds the proxy to the name and the CAs that the cluster is held to.
 	// For these names the hub shows a certificate of its own serving CA.
 	hubCA := encodeCertificates(s.trust.authorities[pki.RoleServing].Certificates())
-	if _, err := s.shows(ctx, inside, append(append([]byte{}, hubCA...), ca...)); err != nil {
+	if err := s.shows(ctx, inside, append(append([]byte{}, hubCA...), ca...)); err != nil {
 		return notReady(q.Cluster, waitCertificate, err)
 	}
 	proxy := &url.URL{Scheme: "https", Host: q.Host}

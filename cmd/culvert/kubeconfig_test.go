@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,8 +18,8 @@ func TestKubeconfigCommand(t *testing.T) {
 	dir := t.TempDir()
 	address := runHub(t, dir)
 	hub := []string{"kubeconfig", "--hub", "https://" + address, "--hub-ca", "state/pki/serving-ca.crt"}
-	me := append(hub[:len(hub):len(hub)], "--token-file", "bob.token")
-	with := func(base []string, more ...string) []string { return append(base[:len(base):len(base)], more...) }
+	with := func(base []string, more ...string) []string { return append(slices.Clip(base), more...) }
+	me := with(hub, "--token-file", "bob.token")
 	t.Run("what cannot be meant is refused before anything is asked", func(t *testing.T) {
 		clitest.Refuses(t, dir, "culvert", []clitest.Failure{
 			clitest.Fails("no hub", []string{"kubeconfig", "--cluster", "a"}, "--hub: required"),

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"golang.org/x/net/http2"
 
 	"github.com/culvertdev/culvert/e2e/testbed"
 )
@@ -118,7 +117,9 @@ func TestConnect(t *testing.T) {
 		})
 	}
 	t.Run("V1,N5: over HTTP/2, on the port of all", func(t *testing.T) {
-		transport := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: h.roots}}
+		protocols := new(http.Protocols)
+		protocols.SetHTTP2(true)
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: h.roots}, Protocols: protocols}
 		defer transport.CloseIdleConnections()
 		r, w := io.Pipe()
 		req := (&http.Request{

@@ -1,6 +1,7 @@
 package kubeconfig
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -96,7 +97,7 @@ func TestNames(t *testing.T) {
 		hubCA, err := os.ReadFile(the.hubCA())
 		must(t, err)
 		if cluster.Server != "https://edge-sni.edge.example.com" || cluster.TLSServerName != "kubernetes" || cluster.ProxyURL != the.url() ||
-			!strings.Contains(string(cluster.CertificateAuthorityData), string(ca)) || !strings.Contains(string(cluster.CertificateAuthorityData), string(hubCA)) {
+			!bytes.Contains(cluster.CertificateAuthorityData, ca) || !bytes.Contains(cluster.CertificateAuthorityData, hubCA) {
 			t.Errorf("%s", body)
 		}
 		if !strings.Contains(body, "UserMissing") {

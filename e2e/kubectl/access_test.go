@@ -21,8 +21,8 @@ const (
 	// proxiedHost is what clients of the hub's CONNECT call it. It is in no
 	// certificate and in no DNS.
 	proxiedHost = clusterName + "." + domain
-	// apiServerName is a name that every API server has in its certificate, and here
-	// the hub.
+	// apiServerName is a name that every API server has in its certificate, and a hub
+	// with host names has in one of its own.
 	apiServerName = "kubernetes"
 )
 

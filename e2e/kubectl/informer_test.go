@@ -29,7 +29,6 @@ type informer struct {
 
 	mu   sync.Mutex
 	told map[string][]string // resource versions by UID, in their order
-	errs []error             // of its watches
 }
 
 // startInformer starts one that ends with t, and waits until it has its first list.

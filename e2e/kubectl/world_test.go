@@ -180,7 +180,7 @@ func (w *world) startHub(ctx context.Context, t *testing.T) {
 	w.hub = w.process(ctx, t, testbed.ProcessConfig{
 		Name: "culvert-hub", Path: bin("culvert-hub"),
 		Args: []string{
-			"--listen", w.hubPort.Addr(), "--tls-name", testbed.HubAddress.String(), "--tls-name", apiServerName, "--state", w.state(),
+			"--listen", w.hubPort.Addr(), "--tls-name", testbed.HubAddress.String(), "--state", w.state(),
 			"--token-file", tokens, "--policy", policy, "--drain-timeout", "2s", "--config", config,
 		},
 	})

@@ -95,7 +95,7 @@ func hello() []byte {
 	if _, err := io.ReadFull(server, body); err != nil {
 		panic(err)
 	}
-	return append(head, body...)
+	return slices.Concat(head, body)
 }
 
 func brokenClients() []broken {

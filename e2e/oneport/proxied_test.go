@@ -70,17 +70,18 @@ func connectHTTP1(ctx context.Context, i int) (net.Conn, error) {
 		Method: http.MethodConnect, URL: &url.URL{Opaque: plainTarget()}, Host: plainTarget(),
 		Header: http.Header{"Proxy-Authorization": {"Bearer " + token("hub", i)}},
 	}
-	r := bufio.NewReader(conn)
-	if err := req.Write(conn); err == nil {
-		var res *http.Response
-		if res, err = http.ReadResponse(r, req); err == nil && res.StatusCode == http.StatusOK {
-			return &early{conn, r}, nil
-		} else if err == nil {
-			err = errors.New(res.Status)
-		}
+	if err := req.Write(conn); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return nil, errors.Join(err, conn.Close())
+	r := bufio.NewReader(conn)
+	res, err := http.ReadResponse(r, req)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = errors.New(res.Status)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &early{conn, r}, nil
 }
 
 // stream is a stream of HTTP/2.

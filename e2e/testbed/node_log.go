@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -48,7 +49,7 @@ func (l *containerLog) append(stream string, p []byte) error {
 		return os.ErrClosed
 	}
 	var entries bytes.Buffer
-	text := append(l.open[stream], p...)
+	text := slices.Concat(l.open[stream], p)
 	for {
 		line, rest, whole := bytes.Cut(text, []byte("\n"))
 		switch {

@@ -100,7 +100,7 @@ func (c *container) reap(t *task) {
 	if c.stdin != nil {
 		_ = c.stdin.Close() // a pipe of this process
 	}
-	c.finish(int32(exitCode(err))) //nolint:gosec // a byte
+	c.finish(int32(exitCode(err))) // a byte
 }
 
 func (c *container) finish(code int32) {

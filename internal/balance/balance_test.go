@@ -103,8 +103,8 @@ func pick(t *testing.T, set *balance.Set, tried ...*balance.Lease) *balance.Leas
 func wantNone(t *testing.T, set *balance.Set, says ...string) {
 	t.Helper()
 	_, err := set.Pick(t.Context())
-	var none *balance.NoneError
-	if !errors.As(err, &none) {
+	_, ok := errors.AsType[*balance.NoneError](err)
+	if !ok {
 		t.Fatalf("got %v, want that none works", err)
 	}
 	for _, text := range says {

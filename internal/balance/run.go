@@ -131,7 +131,7 @@ func (s *Set) judge(e *endpoint, err error) {
 
 // jitter moves d by up to a tenth.
 func jitter(d time.Duration) time.Duration {
-	return d - d/10 + rand.N(d/5+1)
+	return d - d/10 + rand.N(d/5+1) //nolint:gosec // spreads load, and guards nothing
 }
 
 // tell tells Changed what is new, if anything is.

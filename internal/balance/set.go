@@ -132,10 +132,10 @@ func (s *Set) choose(tried []*Lease) *endpoint {
 	case RoundRobin:
 		return usable[s.turn%len(usable)]
 	case Random2:
-		a := rand.IntN(len(usable))
+		a := rand.IntN(len(usable)) //nolint:gosec // spreads load, and guards nothing
 		b := a
 		if len(usable) > 1 {
-			b = (a + 1 + rand.IntN(len(usable)-1)) % len(usable)
+			b = (a + 1 + rand.IntN(len(usable)-1)) % len(usable) //nolint:gosec // the same
 		}
 		if usable[b].outstanding < usable[a].outstanding {
 			return usable[b]

@@ -194,7 +194,7 @@ func TestCache(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(path, 0o666); err != nil { //nolint:gosec // what is refused
+		if err := os.Chmod(path, 0o666); err != nil { // what is refused
 			t.Fatal(err)
 		}
 		if got := get(t, cache, source); got == first {

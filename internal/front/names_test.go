@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -159,7 +160,7 @@ func helloOf(t *testing.T, name string) []byte {
 		t.Fatal(err)
 	}
 	_ = server.Close()
-	return append(head, body...)
+	return slices.Concat(head, body)
 }
 
 func TestBalancers(t *testing.T) {

@@ -37,10 +37,7 @@ func Check(ctx context.Context, file []byte, name string) error {
 	}
 	how.Timeout = checkTime
 	// A check leaves no connection behind, not even in client-go's cache of them.
-	how.Proxy, err = proxyOf(how)
-	if err != nil {
-		return fmt.Errorf("check %s: %w", name, err)
-	}
+	how.Proxy = proxyOf(how)
 	client, err := rest.HTTPClientFor(how)
 	if err != nil {
 		return fmt.Errorf("check %s: %w", name, err)
@@ -51,11 +48,11 @@ func Check(ctx context.Context, file []byte, name string) error {
 
 // proxyOf keeps what the file or the environment says of a proxy. A function of its
 // own keeps client-go from sharing the transport with others of this process.
-func proxyOf(how *rest.Config) (func(*http.Request) (*url.URL, error), error) {
+func proxyOf(how *rest.Config) func(*http.Request) (*url.URL, error) {
 	if how.Proxy != nil {
-		return how.Proxy, nil
+		return how.Proxy
 	}
-	return http.ProxyFromEnvironment, nil
+	return http.ProxyFromEnvironment
 }
 
 func checkVersion(ctx context.Context, client *http.Client, host, name string) error {

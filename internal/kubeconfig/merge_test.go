@@ -165,7 +165,7 @@ func TestMerge(t *testing.T) {
 	t.Run("a link leads to the same file as before, with its mode", func(t *testing.T) {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "real"), foreign)
-		if err := os.Chmod(filepath.Join(dir, "real"), 0o640); err != nil { //nolint:gosec // a mode to be kept
+		if err := os.Chmod(filepath.Join(dir, "real"), 0o640); err != nil { // a mode to be kept
 			t.Fatal(err)
 		}
 		link := filepath.Join(dir, "config")

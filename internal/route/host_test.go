@@ -149,7 +149,7 @@ func FuzzHosts(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in string) {
 		host, ok := h.Lookup(in)
 		again, ok2 := h.Lookup(strings.ToUpper(in))
-		if strings.ToLower(strings.ToUpper(in)) == strings.ToLower(in) && isASCII(in) && (ok != ok2 || host != again) {
+		if isASCII(in) && (ok != ok2 || host != again) {
 			t.Fatalf("%q and its upper case differ: %+v, %+v", in, host, again)
 		}
 		if ok && (route.CheckCluster(host.Cluster) != nil || route.CheckTarget(host.Target) != nil) {

@@ -19,14 +19,16 @@ import (
 )
 
 // h2 is a client of HTTP/2.
-func (b *bed) h2() *http2.Transport {
-	transport := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: b.roots}}
+func (b *bed) h2() *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: b.roots}, Protocols: protocols}
 	b.t.Cleanup(transport.CloseIdleConnections)
 	return transport
 }
 
 // connect2 asks for a tunnel; what is written to the returned pipe goes into it.
-func (b *bed) connect2(transport *http2.Transport, authority string) (*http.Response, *io.PipeWriter) {
+func (b *bed) connect2(transport *http.Transport, authority string) (*http.Response, *io.PipeWriter) {
 	b.t.Helper()
 	r, w := io.Pipe()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
