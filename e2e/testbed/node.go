@@ -126,7 +126,7 @@ func (n *Node) listen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.port = int32(ln.Addr().(*net.TCPAddr).Port) //nolint:forcetypeassert // a TCP listener has a TCP address
+	n.port = int32(ln.Addr().(*net.TCPAddr).Port)
 	n.conns = &trackedListener{Listener: ln, conns: map[net.Conn]struct{}{}}
 	n.server = &http.Server{
 		Handler: n.handler(),
