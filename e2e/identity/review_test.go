@@ -40,7 +40,7 @@ items:
 // TestReview is about a hub that asks its own cluster who may do what, and that
 // bounds what callers ask for.
 func TestReview(t *testing.T) {
-	ctx := within(t, 40*time.Second)
+	ctx := within(t, 2*time.Minute) // an API server starts again meanwhile
 	must(t, the.hubCluster.Apply(ctx, askerAccount))
 	token, err := the.hubCluster.CreateToken(ctx, "team", "asker")
 	must(t, err)
@@ -120,21 +120,24 @@ headerBytes: 16384
 			t.Errorf("%v %d %s", err, got.status, got.body)
 		}
 	})
-	t.Run("N10: a head beyond the bound is 431, and nothing of it is sent", func(t *testing.T) {
+	t.Run("N10: a head beyond the bound is 431, one far beyond it may end the connection, and nothing of either is sent", func(t *testing.T) {
 		before := the.recorder.requests.Load()
 		server := rawhttp.Server{Addr: h.addr(), Roots: h.roots, Timeout: 20 * time.Second}
 		for _, protocol := range rawhttp.Protocols() {
-			for size, want := range map[int]int{8 << 10: 200, 64 << 10: 431} {
+			for size, want := range map[int]int{8 << 10: 200, 24 << 10: 431, 64 << 10: 431} {
 				await(200)
-				got := protocol.Send(ctx, server, rawhttp.Request{Path: path, Header: []rawhttp.Field{
-					{"authorization", "Bearer " + the.ada}, {"x-large", strings.Repeat("x", size)},
-				}})
-				if got.Status != want {
+				header := []rawhttp.Field{{"authorization", "Bearer " + the.ada}}
+				for i := range size >> 10 {
+					header = append(header, rawhttp.Field{fmt.Sprint("x-large-", i), strings.Repeat("x", 1<<10)})
+				}
+				got := protocol.Send(ctx, server, rawhttp.Request{Path: path, Header: header})
+				// Over HTTP/2 the server does not decompress what is more than twice the bound.
+				if got.Status != want && (got.Status != 0 || size != 64<<10) {
 					t.Errorf("%s, %d bytes: %d %.200s %v", protocol.Name, size, got.Status, got.Body, got.Cut)
 				}
 			}
 		}
-		if n := the.recorder.requests.Load() - before; n != 4+2 { // those that await, and the small ones
+		if n := the.recorder.requests.Load() - before; n != 6+2 { // those that await, and the small ones
 			t.Errorf("%d requests reached the server", n)
 		}
 	})
@@ -165,6 +168,10 @@ headerBytes: 16384
 	})
 	t.Run("N10,N8: while the cluster that decides is down the answer is 503 that names it, and nothing is sent", func(t *testing.T) {
 		must(t, the.hubCluster.APIServer.Kill9())
+		t.Cleanup(func() {
+			must(t, the.hubCluster.APIServer.Start(ctx))
+			await(200)
+		})
 		await(503) // once its last answer is a second old
 		before := the.recorder.requests.Load()
 		got, err := h.ask(ctx, call{path: path, token: the.ada})
@@ -176,8 +183,6 @@ headerBytes: 16384
 		if n := the.recorder.requests.Load() - before; n != 0 {
 			t.Errorf("%d requests reached the server", n)
 		}
-		must(t, the.hubCluster.APIServer.Start(ctx))
-		await(200)
 	})
 }
 
