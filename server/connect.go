@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 
@@ -57,7 +58,7 @@ func (s *Server) newTCPFronts() (*tcpFronts, error) {
 
 // share puts the front ends before the handler of a server for [front.Port.Web].
 func (t *tcpFronts) share(server *http.Server) {
-	server.Handler = &dispatcher{connect: t.connect, websocket: t.websocket, rest: server.Handler}
+	server.Handler = &dispatcher{connect: t.connect, websocket: t.websocket, rest: server.Handler, log: t.seen.log}
 	server.Protocols.SetUnencryptedHTTP2(true) // inside of TLS: see eitherListener
 	next := server.ConnContext
 	server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
@@ -73,7 +74,11 @@ func (t *tcpFronts) share(server *http.Server) {
 }
 
 // dispatcher gives a request of the port of all to its front end.
-type dispatcher struct{ connect, websocket, rest http.Handler }
+type dispatcher struct {
+	connect, websocket, rest http.Handler
+
+	log *slog.Logger
+}
 
 // ServeHTTP implements [http.Handler].
 func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -82,6 +87,7 @@ func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			r.TLS = either.state
 		}
 		if r.ProtoMajor == 1 && r.Method != http.MethodConnect { // where h2 was agreed on
+			d.log.Info("request refused: it is in HTTP/1.1 on a connection for which HTTP/2 was agreed on", "remote", r.RemoteAddr)
 			w.Header().Set("Connection", "close")
 			w.WriteHeader(http.StatusHTTPVersionNotSupported)
 			return
