@@ -44,8 +44,9 @@ func testConn(t *testing.T, r *raw) {
 		caller, _ := r.ends(t)
 		// Every buffer on the way takes its part before a write has to wait.
 		const enough = 256 << 20
+		text := make([]byte, enough)
 		check(t, caller.SetWriteDeadline(time.Now().Add(2*time.Second)))
-		n, err := caller.Write(make([]byte, enough))
+		n, err := caller.Write(text)
 		wantTimeout(t, n, err)
 		if n == 0 || n == enough {
 			t.Errorf("%d bytes were written", n)

@@ -282,6 +282,10 @@ func (c *cluster) takes(w wanted) bool {
 	})
 }
 
+// linkRetry is what callers are told to wait after a link was lost: an agent is back
+// within that time after a restart.
+const linkRetry = time.Second
+
 // toFault gives a failed open the form that callers see.
 func toFault(err error, name string, target wire.Target) *fault.Error {
 	f := &fault.Error{Hop: wire.HopHub, Op: "open", Code: wire.CodeInternal, Cluster: name, Err: err}
@@ -292,6 +296,10 @@ func toFault(err error, name string, target wire.Target) *fault.Error {
 	switch {
 	case errors.As(err, &e):
 		f.Hop, f.Code, f.Err = e.Hop, e.Code.Known(), errors.New(e.Message)
+		switch f.Code {
+		case wire.CodeLinkLost, wire.CodeReplaced, wire.CodeDraining:
+			f.RetryAfter = linkRetry
+		}
 	case errors.Is(err, context.DeadlineExceeded):
 		f.Code = wire.CodeDeadlineExceeded
 	case errors.Is(err, context.Canceled):
