@@ -60,7 +60,7 @@ func (e *execution) echo(t *testing.T, text string) {
 
 func TestExec(t *testing.T) {
 	ctx := within(t, 40*time.Second)
-	isExec := func(l line) bool { return l.Subresource == "exec" && l.User.Name == "ada" }
+	isExec := func(l line) bool { return l.Subresource == "exec" && l.User.Name == "ada" && l.Cluster == "managed" }
 	e := startExec(ctx, t, the.kubectl(t, "managed", the.ada))
 	const secret = "typed-into-the-session\n"
 	e.echo(t, secret)

@@ -116,6 +116,9 @@ func (s *Set) Several() bool {
 	return len(s.endpoints) > 1
 }
 
+// Probes tells that endpoints are asked whether they work.
+func (s *Set) Probes() bool { return s.cfg.Probe != nil }
+
 // choose is called with mu held.
 func (s *Set) choose(tried []*Lease) *endpoint {
 	usable := make([]*endpoint, 0, len(s.endpoints))

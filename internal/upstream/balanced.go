@@ -41,7 +41,7 @@ func (b *balanced) RoundTrip(r *http.Request) (*http.Response, error) {
 		lease, err := b.set.Pick(r.Context(), tried...)
 		if err != nil {
 			body.end(true)
-			return nil, noEndpoint(err, failed)
+			return nil, noEndpoint(err, failed, b.set)
 		}
 		res, connected, err := b.send(r, lease, body)
 		if err == nil {
@@ -204,13 +204,19 @@ func (h *heldBody) end(failed bool) {
 const unhealthyRetry = time.Second
 
 // noEndpoint explains why Pick gave none, after an attempt that failed or none.
-func noEndpoint(err, failed error) error {
+func noEndpoint(err, failed error, set *balance.Set) error {
 	var none *balance.NoneError
 	switch {
 	case !errors.As(err, &none):
 		return err
-	case none.State.Ready && failed != nil:
+	case none.State.Ready && failed != nil && (!set.Probes() || !set.Several() || isTLS(failed)):
 		return failed // those that are left have been tried
+	case none.State.Ready && failed != nil:
+		// They have, too; a probe has not found out yet.
+		return &fault.Error{
+			Hop: wire.HopTarget, Op: "choose an endpoint", Code: wire.CodeUnavailable, RetryAfter: unhealthyRetry,
+			Err: errors.New("no endpoint of the API server is healthy: all have been tried, the last: " + balance.Reason(failed)),
+		}
 	default:
 		r := Readiness(none.State)
 		f := &fault.Error{Hop: wire.HopTarget, Op: "choose an endpoint", Code: r.Code, Err: errors.New(r.Message)}
@@ -249,7 +255,7 @@ func (k *kubernetes) dialBalanced(ctx context.Context, connect func(ctx context.
 	for len(tried) < maxAttempts {
 		lease, err := k.set.Pick(ctx, tried...)
 		if err != nil {
-			return nil, noEndpoint(err, failed)
+			return nil, noEndpoint(err, failed, k.set)
 		}
 		conn, err := connect(ctx, lease.Address())
 		if err == nil {
