@@ -229,7 +229,8 @@ func (a attempt) wrong(got recorded, want http.Header, secrets []string) []strin
 	if got.Body != selfReview {
 		wrong = append(wrong, fmt.Sprintf("the body arrived as %q", got.Body))
 	}
-	if a.harmless != "" && !slices.Equal(got.Header["X-Harmless"], []string{a.harmless}) {
+	if harmless := got.Header["X-Harmless"]; a.harmless != "" && !slices.Equal(harmless, []string{a.harmless}) &&
+		!(a.folded() && len(harmless) == 1 && strings.HasPrefix(harmless[0], a.harmless+" ")) {
 		wrong = append(wrong, fmt.Sprintf("X-Harmless is %q", got.Header["X-Harmless"]))
 	}
 	return wrong
