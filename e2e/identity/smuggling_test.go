@@ -229,8 +229,9 @@ func (a attempt) wrong(got recorded, want http.Header, secrets []string) []strin
 	if got.Body != selfReview {
 		wrong = append(wrong, fmt.Sprintf("the body arrived as %q", got.Body))
 	}
-	if harmless := got.Header["X-Harmless"]; a.harmless != "" && !slices.Equal(harmless, []string{a.harmless}) &&
-		!(a.folded() && len(harmless) == 1 && strings.HasPrefix(harmless[0], a.harmless+" ")) {
+	harmless := got.Header["X-Harmless"]
+	continued := a.folded() && len(harmless) == 1 && strings.HasPrefix(harmless[0], a.harmless+" ")
+	if a.harmless != "" && !continued && !slices.Equal(harmless, []string{a.harmless}) {
 		wrong = append(wrong, fmt.Sprintf("X-Harmless is %q", got.Header["X-Harmless"]))
 	}
 	return wrong
