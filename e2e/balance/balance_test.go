@@ -84,7 +84,9 @@ func testNone(t *testing.T, w *world) {
 		must(t, w.servers[0].APIServer.Kill9())
 		must(t, w.servers[1].APIServer.Kill9())
 		killed := time.Now()
-		for {
+		looks := time.NewTicker(10 * time.Millisecond)
+		defer looks.Stop()
+		for ; ; <-looks.C {
 			a, err := w.do(ctx, http.MethodGet, versionPath, "")
 			must(t, err)
 			if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || a.took > time.Second ||
@@ -98,7 +100,6 @@ func testNone(t *testing.T, w *world) {
 			if time.Since(killed) > 10*time.Second {
 				t.Fatalf("the hub does not know after %v: %s", time.Since(killed), a.body)
 			}
-			time.Sleep(10 * time.Millisecond) // between two looks
 		}
 		out, err := exec.CommandContext(ctx, w.culvert.CLI, "clusters", "list", "--state", filepath.Join(w.dir, "state")).CombinedOutput()
 		must(t, err)

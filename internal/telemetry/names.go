@@ -68,6 +68,19 @@ const (
 	Failed Outcome = "failed"
 )
 
+// OutcomeOf returns the outcome of an authentication that ended with err: it tells a
+// refusal from a failure to decide.
+func OutcomeOf(err error) Outcome {
+	switch f := fault.As(err); {
+	case err == nil:
+		return Allowed
+	case f != nil && (f.Code == wire.CodeUnauthenticated || f.Code == wire.CodePermissionDenied):
+		return Refused
+	default:
+		return Failed
+	}
+}
+
 // codeOK is the label of what did not fail.
 const codeOK = "ok"
 

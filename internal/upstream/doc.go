@@ -9,9 +9,9 @@
 // request. A rule of the policy that denies wins over all that allow; where no
 // rule matches, the allow flags decide, and what they do not have is refused.
 //
-// The agent's own credential goes to the API server only; the API server gets no
-// request without an identity to impersonate, since that would run as the agent
-// itself. Whom the agent acts for is the owner's choice too ([Impersonation]): a
+// The agent's own credential goes to the API server only; with it the API server gets
+// no request of the hub's without an identity to impersonate, since that would run as
+// the agent itself. The agent's probes ([Probe]) do, and ask for nothing else. Whom the agent acts for is the owner's choice too ([Impersonation]): a
 // hub gone bad becomes neither a member of system:masters nor a local
 // administrator. The headers that were checked are the ones that are sent.
 //

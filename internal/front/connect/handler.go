@@ -80,7 +80,7 @@ func (h *Handler) prepare(ctx context.Context, r *http.Request, s *front.Session
 		return err
 	}
 	caller, err := h.authenticate(r)
-	h.cfg.Observer.Metrics.Authenticated(string(caller.Method), outcome(err))
+	h.cfg.Observer.Metrics.Authenticated(string(caller.Method), telemetry.OutcomeOf(err))
 	if err != nil {
 		return err
 	}
@@ -96,18 +96,6 @@ func checkContent(r *http.Request) error {
 			Err: errors.New("a CONNECT request has no content: leave Content-Length and Transfer-Encoding out")}
 	}
 	return nil
-}
-
-// outcome tells a refusal from a failure to decide.
-func outcome(err error) telemetry.Outcome {
-	switch f := fault.As(err); {
-	case err == nil:
-		return telemetry.Allowed
-	case f != nil && (f.Code == wire.CodeUnauthenticated || f.Code == wire.CodePermissionDenied):
-		return telemetry.Refused
-	default:
-		return telemetry.Failed
-	}
 }
 
 // route finds the cluster. It comes after authentication: what is routed where is

@@ -76,7 +76,7 @@ func (h *Handler) mayImpersonate(v *visit) identity.MayImpersonate {
 // cannot.
 func (h *Handler) identify(v *visit, judge string) error {
 	caller, err := h.cfg.Identify(v.r, judge)
-	h.cfg.Observer.Metrics.Authenticated(string(caller.Method), outcome(err))
+	h.cfg.Observer.Metrics.Authenticated(string(caller.Method), telemetry.OutcomeOf(err))
 	if err != nil {
 		v.caller.Method = caller.Method // who refused, or failed
 		return err
@@ -87,18 +87,6 @@ func (h *Handler) identify(v *visit, judge string) error {
 		return identity.CheckOrigin(v.r)
 	}
 	return nil
-}
-
-// outcome tells a refusal from a failure to decide.
-func outcome(err error) telemetry.Outcome {
-	switch f := fault.As(err); {
-	case err == nil:
-		return telemetry.Allowed
-	case f != nil && (f.Code == wire.CodeUnauthenticated || f.Code == wire.CodePermissionDenied):
-		return telemetry.Refused
-	default:
-		return telemetry.Failed
-	}
 }
 
 // takeCredential puts the hub's credential where authenticators look for it. What

@@ -145,7 +145,7 @@ func checkSubprotocol(r *http.Request) error {
 
 func (h *Handler) authenticate(r *http.Request, s *front.Session) error {
 	caller, err := h.cfg.Identify(r, "")
-	h.cfg.Observer.Metrics.Authenticated(string(caller.Method), outcome(err))
+	h.cfg.Observer.Metrics.Authenticated(string(caller.Method), telemetry.OutcomeOf(err))
 	if err != nil {
 		return err
 	}
@@ -154,18 +154,6 @@ func (h *Handler) authenticate(r *http.Request, s *front.Session) error {
 		return identity.CheckOrigin(r)
 	}
 	return nil
-}
-
-// outcome tells a refusal from a failure to decide.
-func outcome(err error) telemetry.Outcome {
-	switch f := fault.As(err); {
-	case err == nil:
-		return telemetry.Allowed
-	case f != nil && (f.Code == wire.CodeUnauthenticated || f.Code == wire.CodePermissionDenied):
-		return telemetry.Refused
-	default:
-		return telemetry.Failed
-	}
 }
 
 // refuse answers with err. The connection of the client ends with it: what it may
