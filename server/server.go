@@ -160,7 +160,7 @@ func (s *Server) newFront(ctx context.Context) (err error) {
 		HostOf: s.names.hostOf, Dial: s.dial, Choose: s.registry.Choose, Identify: s.identity.Identify, Map: mapper.Map,
 		Policy: s.policy, Labels: s.labels, Limits: s.limits, Audit: s.audit, Observer: s.observer, HeaderBytes: s.cfg.HeaderBytes,
 		Logger: s.log, CA: s.trust.serving.bundle, Health: s.Health, Admin: s.serveAdmin,
-		Kubeconfig: s.kubeconfig, Clusters: s.clusterNames,
+		Kubeconfig: s.kubeconfig, Clusters: s.clusterNames, Self: s.self(),
 	})
 	if err != nil {
 		return fmt.Errorf("hub front end: %w", err)
