@@ -92,6 +92,7 @@ type settings struct {
 	tokens  *tokens      // nil with one
 	way     *outbound.Dialer
 	rest    Config // the fields after the credential
+	from    profile.Profile
 }
 
 // resolve looks up what cfg leaves open.
@@ -104,7 +105,7 @@ func (c Config) resolve() (*settings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hub: %w", err)
 	}
-	s := &settings{base: base, server: p.ServerName, skip: p.InsecureSkipTLSVerify, rest: c}
+	s := &settings{base: base, server: p.ServerName, skip: p.InsecureSkipTLSVerify, rest: c, from: p}
 	u, err := url.Parse(base)
 	if err != nil {
 		return nil, fmt.Errorf("hub: %w", err)

@@ -78,7 +78,7 @@ func (w *way) link(ctx context.Context) (*mux.Link, error) {
 			w.mu.Unlock()
 			return nil, net.ErrClosed
 		}
-		if w.current != nil {
+		if takes(w.current) {
 			defer w.mu.Unlock()
 			return w.current.Link(), nil
 		}
@@ -111,6 +111,22 @@ func (w *way) link(ctx context.Context) (*mux.Link, error) {
 		case <-ctx.Done():
 			return nil, w.ended(ctx)
 		}
+	}
+}
+
+// takes tells whether a connection takes new sessions, as far as its link knows: the
+// keeper hears of its end a moment later.
+func takes(conn *tunnel.Conn) bool {
+	if conn == nil {
+		return false
+	}
+	select {
+	case <-conn.Link().Done():
+		return false
+	case <-conn.Link().Leaving():
+		return false
+	default:
+		return true
 	}
 }
 

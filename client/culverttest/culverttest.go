@@ -1,0 +1,267 @@
+// Package culverttest runs a hub and agents in the process of a test, so that programs
+// that use package client can be tested with the real thing.
+//
+//	hub := culverttest.Start(t, culverttest.Config{})
+//	c := hub.Client(t)
+//	conn, err := c.DialContext(ctx, "test", "tcp", listener.Addr().String())
+//
+// They are the hub and the agent of production, on a port of the loopback interface and
+// with their state in the test's folder; nothing is left when the test ends.
+package culverttest
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/culvertdev/culvert/agent"
+	"github.com/culvertdev/culvert/client"
+	"github.com/culvertdev/culvert/internal/front/admin"
+	"github.com/culvertdev/culvert/server"
+)
+
+// Config says what runs. The zero value is a hub with one cluster, "test".
+type Config struct {
+	// Clusters are the names of clusters, each with an agent. Default "test".
+	Clusters []string
+	// Kubernetes answers as the API server of all clusters, which are told apart by the
+	// header Culvert-Test-Cluster. Requests have the agent's impersonation headers, as a
+	// real API server gets them. Default: what any path is answered with is the request's
+	// line and its user.
+	Kubernetes http.Handler
+	// Policy is the hub's, in YAML (docs/policy.md). Default: everything is allowed.
+	Policy string
+	// User is whom the client is, with Groups. Default "tester".
+	User   string
+	Groups []string
+	// Logger gets the lines of hub and agents. Default: nobody does.
+	Logger *slog.Logger
+}
+
+// Hub is a hub with its agents. It is safe for concurrent use.
+type Hub struct {
+	// URL is the hub's, CAFile the PEM file of its CA, and Token a bearer token of
+	// Config.User.
+	URL, CAFile, Token string
+
+	state  string
+	log    *slog.Logger
+	agents map[string]*member
+	server *server.Server
+}
+
+// member is an agent that runs.
+type member struct {
+	agent *agent.Agent
+	stop  func() error
+}
+
+// allowAll is the default policy.
+const allowAll = `apiVersion: policy.culvert.dev/v1
+kind: Policy
+rules:
+- name: everything
+  effect: allow
+  kubernetes: [{}]
+  services: [{namespace: "*", name: "*"}]
+  tcp:
+  - {hosts: ["*"], ports: ["*"]}
+  - {cidrs: ["0.0.0.0/0", "::/0", "127.0.0.0/8", "::1/128"], ports: ["*"]}
+`
+
+// startTime bounds the start of everything.
+const startTime = 30 * time.Second
+
+// Start runs a hub and agents until the test ends. It returns once every agent is
+// connected; what fails ends the test.
+func Start(t testing.TB, cfg Config) *Hub {
+	t.Helper()
+	h, err := start(t, cfg)
+	if err != nil {
+		t.Fatalf("culverttest: %v", err)
+	}
+	return h
+}
+
+func start(t testing.TB, cfg Config) (*Hub, error) {
+	if len(cfg.Clusters) == 0 {
+		cfg.Clusters = []string{"test"}
+	}
+	h := &Hub{Token: rand.Text(), state: t.TempDir(), log: cfg.Logger, agents: make(map[string]*member)}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	tokens, policy := filepath.Join(h.state, "tokens.csv"), filepath.Join(h.state, "policy.yaml")
+	user := cmp.Or(cfg.User, "tester")
+	line := fmt.Sprintf("%s,%s,%s,%q\n", h.Token, user, user, join(cfg.Groups))
+	err := errors.Join(os.WriteFile(tokens, []byte(line), 0o600), os.WriteFile(policy, []byte(cmp.Or(cfg.Policy, allowAll)), 0o600),
+		os.WriteFile(filepath.Join(h.state, "agent.yaml"), []byte(allowAll), 0o600))
+	if err != nil {
+		return nil, err
+	}
+	h.server, err = server.New(t.Context(), server.Config{
+		Listen: []string{"127.0.0.1:0"}, State: filepath.Join(h.state, "hub"), TokenFile: tokens,
+		Policy: &server.Policy{File: policy}, Logger: h.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	run(t, "hub", h.server.Run)
+	_, port, err := net.SplitHostPort(h.server.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	h.URL, h.CAFile = "https://localhost:"+port, filepath.Join(h.state, "ca.crt")
+	if err := os.WriteFile(h.CAFile, h.server.ServingCA(), 0o600); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTime)
+	defer cancel()
+	for _, name := range cfg.Clusters {
+		if err := h.join(ctx, t, name, cfg); err != nil {
+			return nil, fmt.Errorf("cluster %s: %w", name, err)
+		}
+	}
+	return h, h.await(ctx, t, cfg.Clusters)
+}
+
+func join(groups []string) string {
+	out := ""
+	for i, g := range groups {
+		if i > 0 {
+			out += ","
+		}
+		out += g
+	}
+	return out
+}
+
+// run runs what ends with a context until the test does.
+func run(t testing.TB, what string, f func(context.Context) error) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- f(ctx) }()
+	stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("culverttest: %s: %v", what, err)
+		}
+	})
+	return stop
+}
+
+// join enrols an agent as any agent is, and runs it.
+func (h *Hub) join(ctx context.Context, t testing.TB, name string, cfg Config) error {
+	state := filepath.Join(h.state, "agents", name)
+	hub := admin.NewSocketClient(filepath.Join(h.state, "hub"))
+	defer hub.Close()
+	token, err := hub.CreateToken(ctx, admin.TokenRequest{Cluster: name, Hub: h.URL[len("https://"):]})
+	if err != nil {
+		return err
+	}
+	api := httptest.NewServer(named(name, cfg.Kubernetes))
+	t.Cleanup(api.Close)
+	set := agent.Config{
+		State: state, Kubernetes: &rest.Config{Host: api.URL}, Name: name + "-agent", Logger: h.log,
+		Policy: filepath.Join(h.state, "agent.yaml"),
+		SpecialAddresses: []string{"127.0.0.0/8", "::1/128"},
+	}
+	if err := agent.Join(ctx, set, agent.JoinConfig{Token: token.Text}); err != nil {
+		return err
+	}
+	a, err := agent.New(set)
+	if err != nil {
+		return err
+	}
+	h.agents[name] = &member{agent: a, stop: run(t, "agent of "+name, a.Run)}
+	return nil
+}
+
+// named puts the cluster's name into requests.
+func named(cluster string, api http.Handler) http.Handler {
+	if api == nil {
+		api = http.HandlerFunc(echo)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set("Culvert-Test-Cluster", cluster)
+		api.ServeHTTP(w, r)
+	})
+}
+
+// echo answers what came.
+func echo(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	text := fmt.Sprintf("%s %s as %s at %s\n", r.Method, r.URL.RequestURI(), r.Header.Get("Impersonate-User"), r.Header.Get("Culvert-Test-Cluster"))
+	_, _ = io.WriteString(w, text) // who went away needs no answer
+}
+
+// await waits until every agent is connected.
+func (h *Hub) await(ctx context.Context, t testing.TB, clusters []string) error {
+	c := h.Client(t)
+	missing := make(map[string]bool, len(clusters))
+	for _, name := range clusters {
+		missing[name] = true
+	}
+	for e, err := range c.WatchClusters(ctx) {
+		if err != nil {
+			return fmt.Errorf("not every agent is connected: %w", err)
+		}
+		if e.Cluster.Connected {
+			delete(missing, e.Cluster.Name)
+		}
+		if len(missing) == 0 {
+			return nil
+		}
+	}
+	return errors.New("not every agent is connected")
+}
+
+// Config returns the configuration of a client.
+func (h *Hub) Config() client.Config {
+	return client.Config{Hub: h.URL, HubCA: h.CAFile, Token: h.Token, UserAgent: "culverttest", Logger: h.log}
+}
+
+// Client returns a client, which is closed when the test ends.
+func (h *Hub) Client(t testing.TB) *client.Client {
+	t.Helper()
+	c, err := client.New(h.Config())
+	if err != nil {
+		t.Fatalf("culverttest: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			t.Errorf("culverttest: close the client: %v", err)
+		}
+	})
+	return c
+}
+
+// StopAgent ends the agent of a cluster, as when its network is lost: the hub knows the
+// cluster, and has no way to it.
+func (h *Hub) StopAgent(t testing.TB, cluster string) {
+	t.Helper()
+	m := h.agents[cluster]
+	if m == nil {
+		t.Fatalf("culverttest: no cluster %q", cluster)
+	}
+	if err := m.stop(); err != nil {
+		t.Errorf("culverttest: agent of %s: %v", cluster, err)
+	}
+}
