@@ -62,6 +62,19 @@ func samples() map[string]struct {
 				Target:  &culvertv1.Target{Kind: &culvertv1.Target_Address{Address: &culvertv1.Address{Host: "db.prod.svc", Port: 5432}}},
 			}}},
 		},
+		"open of a client's": {
+			wire.Frame{Kind: wire.KindOpen, Session: 9, Open: &wire.Open{Target: wire.Address("db.prod.svc", 5432), Cluster: "edge-1"}},
+			&culvertv1.Frame{Body: &culvertv1.Frame_Open{Open: &culvertv1.Open{
+				Session: 9, Cluster: "edge-1",
+				Target: &culvertv1.Target{Kind: &culvertv1.Target_Address{Address: &culvertv1.Address{Host: "db.prod.svc", Port: 5432}}},
+			}}},
+		},
+		"open hub": {
+			wire.Frame{Kind: wire.KindOpen, Session: 11, Open: &wire.Open{Target: wire.Hub()}},
+			&culvertv1.Frame{Body: &culvertv1.Frame_Open{Open: &culvertv1.Open{
+				Session: 11, Target: &culvertv1.Target{Kind: &culvertv1.Target_Hub{Hub: &culvertv1.Hub{}}},
+			}}},
+		},
 		"opened": {
 			wire.Frame{Kind: wire.KindOpened, Session: 3, Offset: 99},
 			&culvertv1.Frame{Body: &culvertv1.Frame_Opened{Opened: &culvertv1.Opened{Session: 3, Offset: 99}}},
