@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/culvertdev/culvert/internal/credential"
+	credkube "github.com/culvertdev/culvert/internal/credential/kube"
 	"github.com/culvertdev/culvert/internal/kubeconfig"
 	"github.com/culvertdev/culvert/internal/pki"
 )
@@ -202,12 +203,12 @@ func (h *hubCaller) clusterCA(ctx context.Context, cluster string, wait time.Dur
 func encodeCA(pem []byte) string { return base64.URLEncoding.EncodeToString(pem) }
 
 // tokenRequest asks the cluster for tokens of a service account, as the caller.
-func (h *hubCaller) tokenRequest(cluster, account string, duration time.Duration) (credential.Request, error) {
-	namespace, name, err := credential.ParseAccount(account)
+func (h *hubCaller) tokenRequest(cluster, account string, duration time.Duration) (credkube.Request, error) {
+	namespace, name, err := credkube.ParseAccount(account)
 	if err != nil {
-		return credential.Request{}, fmt.Errorf("--token-request: %w", err)
+		return credkube.Request{}, fmt.Errorf("--token-request: %w", err)
 	}
-	return credential.Request{
+	return credkube.Request{
 		ID: strings.Join(append([]string{cluster}, h.flags.arguments(true)...), "\x00"), Namespace: namespace, Name: name, Duration: duration,
 		Cluster: func(ctx context.Context) (*rest.Config, error) {
 			own, err := h.token(ctx)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/culvertdev/culvert/internal/credential"
+	credkube "github.com/culvertdev/culvert/internal/credential/kube"
 )
 
 // The variables that say where a token comes from where no flag does.
@@ -61,7 +62,7 @@ clients that start at once get one token together.`,
   culvert credential --hub https://hub.example.com:8443 --context hub --service-account ops/robot --audience culvert`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := credential.CheckInfo(os.Getenv(credential.EnvironmentInfo)); err != nil {
+			if err := credkube.CheckInfo(os.Getenv(credkube.EnvironmentInfo)); err != nil {
 				return err
 			}
 			source, done, err := o.source(cmd.ErrOrStderr())
@@ -73,7 +74,7 @@ clients that start at once get one token together.`,
 			if err != nil {
 				return err
 			}
-			return credential.Write(cmd.OutOrStdout(), token)
+			return credkube.Write(cmd.OutOrStdout(), token)
 		},
 	}
 	f := cmd.Flags()
@@ -140,13 +141,13 @@ func (o *credentialOptions) source(say io.Writer) (source credential.Source, don
 
 // request asks the cluster of --context.
 func (o *credentialOptions) request() (credential.Source, error) {
-	namespace, name, err := credential.ParseAccount(o.serviceAccount)
+	namespace, name, err := credkube.ParseAccount(o.serviceAccount)
 	if err != nil {
 		return nil, fmt.Errorf("--service-account: %w", err)
 	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig
-	return credential.Request{
+	return credkube.Request{
 		ID:        strings.Join([]string{"context", o.context, o.kubeconfig, os.Getenv(clientcmd.RecommendedConfigPathEnvVar)}, "\x00"),
 		Namespace: namespace, Name: name, Audiences: o.audiences, Duration: o.duration,
 		Cluster: func(context.Context) (*rest.Config, error) {

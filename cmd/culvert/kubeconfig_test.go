@@ -11,6 +11,7 @@ import (
 
 	"github.com/culvertdev/culvert/cmd/internal/clitest"
 	"github.com/culvertdev/culvert/internal/credential"
+	credkube "github.com/culvertdev/culvert/internal/credential/kube"
 	"github.com/culvertdev/culvert/internal/kubeconfig"
 )
 
@@ -88,7 +89,7 @@ func TestCredentialCommand(t *testing.T) {
 	})
 	t.Run("a client that wants another form is told", func(t *testing.T) {
 		cmd := clitest.Command(t.Context(), dir, "credential", "--token-file", "me.token")
-		cmd.Env = append(cmd.Env, credential.EnvironmentInfo+`={"apiVersion":"client.authentication.k8s.io/v1alpha1","kind":"ExecCredential"}`)
+		cmd.Env = append(cmd.Env, credkube.EnvironmentInfo+`={"apiVersion":"client.authentication.k8s.io/v1alpha1","kind":"ExecCredential"}`)
 		out, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "set apiVersion: client.authentication.k8s.io/v1") || strings.Contains(string(out), "tok-me") {
 			t.Errorf("%v %s", err, out)

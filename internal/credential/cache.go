@@ -7,15 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
-)
-
-const (
-	modeFile = 0o600
-	modeDir  = 0o700
 )
 
 // lockWait is how long one process waits for another that gets a token.
@@ -61,12 +55,12 @@ func (c Cache) Token(ctx context.Context, source Source) (Token, error) {
 	if token, ok := load(path); ok {
 		return token, nil
 	}
-	if err := os.MkdirAll(c.Dir, modeDir); err != nil {
+	if err := os.MkdirAll(c.Dir, ModeDir); err != nil {
 		return Token{}, fmt.Errorf("cache of tokens: %w: another folder can be given (--cache-dir, XDG_CACHE_HOME)", err)
 	}
 	wait, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	unlock, err := lockFile(wait, path+".lock")
+	unlock, err := Lock(wait, path+".lock")
 	if err != nil {
 		return Token{}, fmt.Errorf("cache of tokens: %w", err)
 	}
@@ -102,7 +96,7 @@ func (c Cache) path(key string) string {
 // makes it as good as none: it is written anew.
 func load(path string) (Token, bool) {
 	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() || !private(info) || info.Size() > 4*maxToken {
+	if err != nil || !Private(info) || info.Size() > 4*maxToken {
 		return Token{}, false
 	}
 	text, err := os.ReadFile(path)
@@ -125,19 +119,5 @@ func save(path string, token Token) error {
 	if err != nil {
 		return err
 	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".token.*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(text)
-	err = errors.Join(err, file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		if rmErr := os.Remove(file.Name()); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) {
-			err = errors.Join(err, rmErr)
-		}
-	}
-	return err
+	return WriteFile(path, text)
 }

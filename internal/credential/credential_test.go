@@ -3,11 +3,8 @@ package credential
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,9 +16,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	authenticationv1 "k8s.io/api/authentication/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 )
 
 // asProcess in the environment makes the test binary one that wants a token, with the
@@ -33,7 +27,7 @@ func TestMain(m *testing.M) {
 		cache := Cache{Dir: os.Getenv(asProcess + "_DIR"), Scope: "https://hub"}
 		token, err := cache.Token(context.Background(), Command{Line: line, Stderr: os.Stderr})
 		if err == nil {
-			err = Write(os.Stdout, token)
+			_, err = fmt.Println(token.Value)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -112,7 +106,7 @@ func TestTogether(t *testing.T) {
 			t.Errorf("%v: the source was asked %d times", err, strings.Count(string(text), "called"))
 		}
 		for _, out := range outputs {
-			if out != outputs[0] || !strings.Contains(out, `"apiVersion":"client.authentication.k8s.io/v1"`) {
+			if out != outputs[0] || !strings.HasPrefix(out, "e30.") {
 				t.Errorf("%q", out)
 			}
 		}
@@ -247,75 +241,6 @@ func TestSources(t *testing.T) {
 			t.Errorf("%q: %.9q %v", line, token.Value, err)
 		}
 	}
-	for _, bad := range []string{"", "a", "a/", "/a", "a/b/c"} {
-		if _, _, err := ParseAccount(bad); err == nil {
-			t.Errorf("%q", bad)
-		}
-	}
-}
-
-func TestRequest(t *testing.T) {
-	var asked authenticationv1.TokenRequest
-	expires := time.Now().Add(time.Hour).Truncate(time.Second).UTC()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/api/v1/namespaces/ops/serviceaccounts/robot/token" || r.Header.Get("Authorization") != "Bearer own" {
-			w.WriteHeader(http.StatusForbidden)
-			fmt.Fprint(w, `{"kind":"Status","message":"you may not"}`)
-			return
-		}
-		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
-			t.Error(err)
-		}
-		asked.Status = authenticationv1.TokenRequestStatus{Token: "bound", ExpirationTimestamp: metav1.NewTime(expires)}
-		w.WriteHeader(http.StatusCreated)
-		if err := json.NewEncoder(w).Encode(asked); err != nil {
-			t.Error(err)
-		}
-	}))
-	defer server.Close()
-	source := Request{
-		Namespace: "ops", Name: "robot", Audiences: []string{"culvert"}, Duration: 90*time.Minute + time.Millisecond,
-		Cluster: func(context.Context) (*rest.Config, error) {
-			return &rest.Config{Host: server.URL, BearerToken: "own"}, nil
-		},
-	}
-	token, err := source.Fetch(t.Context())
-	if err != nil || token.Value != "bound" || !token.Expires.Equal(expires) || *asked.Spec.ExpirationSeconds != 5401 || asked.Spec.Audiences[0] != "culvert" {
-		t.Errorf("%v %+v", err, asked.Spec)
-	}
-	other := source
-	other.Name = "other"
-	if _, err := other.Fetch(t.Context()); err == nil || !strings.Contains(err.Error(), "ops/other") || !strings.Contains(err.Error(), "you may not") {
-		t.Errorf("%v", err)
-	}
-	if other.Key() == source.Key() {
-		t.Error("two service accounts have one key")
-	}
-}
-
-func TestExecCredential(t *testing.T) {
-	for info, good := range map[string]bool{
-		"": true, `{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","spec":{"interactive":false}}`: true,
-		`{"apiVersion":"client.authentication.k8s.io/v1beta1","kind":"ExecCredential"}`: false, "{": false,
-	} {
-		if err := CheckInfo(info); (err == nil) != good {
-			t.Errorf("%q: %v", info, err)
-		}
-	}
-	now := time.Now()
-	var out strings.Builder
-	if err := Write(&out, Token{Value: "x", Got: now, Expires: now.Add(time.Hour)}); err != nil {
-		t.Fatal(err)
-	}
-	var got struct {
-		Status struct {
-			Token               string
-			ExpirationTimestamp time.Time
-		}
-	}
-	if err := json.Unmarshal([]byte(out.String()), &got); err != nil || got.Status.Token != "x" || got.Status.ExpirationTimestamp.After(now.Add(55*time.Minute)) {
-		t.Errorf("%v %s", err, out.String())
-	}
 }
 
 func FuzzExpiry(f *testing.F) {
@@ -325,7 +250,7 @@ func FuzzExpiry(f *testing.F) {
 		if at := expiry(text); !at.IsZero() && at.Unix() <= 0 && at.Unix() != 0 {
 			t.Errorf("%v", at)
 		}
-		if token, err := parseToken([]byte(text), time.Now()); err == nil && (token.Value == "" || strings.ContainsAny(token.Value, " \n")) {
+		if token, err := ParseToken([]byte(text), time.Now()); err == nil && (token.Value == "" || strings.ContainsAny(token.Value, " \n")) {
 			t.Errorf("%q", text)
 		}
 	})

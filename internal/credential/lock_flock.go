@@ -14,9 +14,10 @@ import (
 // lockRetry is how often a lock is tried.
 const lockRetry = 5 * time.Millisecond
 
-// lockFile takes a lock until unlock is called or the process ends.
-func lockFile(ctx context.Context, path string) (unlock func() error, err error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, modeFile)
+// Lock takes a lock on a file, which it makes, until unlock is called or the process
+// ends.
+func Lock(ctx context.Context, path string) (unlock func() error, err error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, ModeFile)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +34,7 @@ func lockFile(ctx context.Context, path string) (unlock func() error, err error)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil, errors.Join(&os.PathError{Op: "lock", Path: path, Err: errors.New("another process that gets the token did not end")}, file.Close())
+			return nil, errors.Join(&os.PathError{Op: "lock", Path: path, Err: errors.New("another process has it and did not end")}, file.Close())
 		}
 	}
 }

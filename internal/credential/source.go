@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
 	"time"
 )
 
@@ -22,6 +21,32 @@ type Source interface {
 	Key() string
 }
 
+// Error says that there is no credential: nobody is logged in, a login has expired, or
+// its file or program gives none. It never has a token in it.
+type Error struct{ Err error }
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Static is a token that is there, such as one of the environment.
+type Static struct{ Value string }
+
+// Key implements [Source]: it needs no cache.
+func (Static) Key() string { return "" }
+
+// String keeps the token out of texts.
+func (Static) String() string { return "[redacted]" }
+
+// Fetch implements [Source].
+func (s Static) Fetch(context.Context) (Token, error) {
+	token, err := ParseToken([]byte(s.Value), time.Now())
+	if err != nil {
+		return Token{}, &Error{fmt.Errorf("token: %w", err)}
+	}
+	return token, nil
+}
+
 // File is a file with a token and nothing else, read anew each time.
 type File struct{ Path string }
 
@@ -32,15 +57,15 @@ func (File) Key() string { return "" }
 func (f File) Fetch(context.Context) (Token, error) {
 	file, err := os.Open(f.Path)
 	if err != nil {
-		return Token{}, err
+		return Token{}, &Error{fmt.Errorf("file with the token: %w", err)}
 	}
 	text, err := io.ReadAll(io.LimitReader(file, maxToken+2))
 	if err := errors.Join(err, file.Close()); err != nil {
-		return Token{}, err
+		return Token{}, &Error{fmt.Errorf("file with the token: %w", err)}
 	}
-	token, err := parseToken(text, time.Now())
+	token, err := ParseToken(text, time.Now())
 	if err != nil {
-		return Token{}, fmt.Errorf("%s: %w", f.Path, err)
+		return Token{}, &Error{fmt.Errorf("file with the token: %s: %w", f.Path, err)}
 	}
 	return token, nil
 }
@@ -78,11 +103,11 @@ func (c Command) Fetch(ctx context.Context) (Token, error) {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("it did not end within %v", commandTime)
 		}
-		return Token{}, fmt.Errorf("command for the token: %w", err)
+		return Token{}, &Error{fmt.Errorf("command for the token: %w", err)}
 	}
-	token, err := parseToken(out.b.Bytes(), now)
+	token, err := ParseToken(out.b.Bytes(), now)
 	if err != nil {
-		return Token{}, fmt.Errorf("command for the token: its output: %w", err)
+		return Token{}, &Error{fmt.Errorf("command for the token: its output: %w", err)}
 	}
 	return token, nil
 }
@@ -98,13 +123,4 @@ func (b *bounded) Write(p []byte) (int, error) {
 		return 0, errors.New("larger than 64 KiB")
 	}
 	return b.b.Write(p)
-}
-
-// ParseAccount reads NAMESPACE/NAME of a service account.
-func ParseAccount(text string) (namespace, name string, err error) {
-	namespace, name, ok := strings.Cut(text, "/")
-	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
-		return "", "", fmt.Errorf("%q: want NAMESPACE/NAME of a service account", text)
-	}
-	return namespace, name, nil
 }

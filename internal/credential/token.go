@@ -46,8 +46,9 @@ func (t Token) Fresh() time.Time {
 	return t.Expires.Add(-margin)
 }
 
-// parseToken takes a text that is a token and nothing else.
-func parseToken(text []byte, now time.Time) (Token, error) {
+// ParseToken takes a text that is a token and nothing else, got at now. The error has
+// nothing of the text.
+func ParseToken(text []byte, now time.Time) (Token, error) {
 	value := strings.TrimSpace(string(text))
 	switch {
 	case len(value) > maxToken:

@@ -1,4 +1,4 @@
-package credential
+package kube
 
 import (
 	"encoding/json"
@@ -7,6 +7,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clientauthentication "k8s.io/client-go/pkg/apis/clientauthentication/v1"
+
+	"github.com/culvertdev/culvert/internal/credential"
 )
 
 // APIVersion is that of the answers of an exec credential plugin
@@ -35,7 +37,7 @@ func CheckInfo(info string) error {
 
 // Write prints a token as a client wants it. The client keeps it until it would be
 // renewed here, so that it asks again in time.
-func Write(w io.Writer, token Token) error {
+func Write(w io.Writer, token credential.Token) error {
 	out := clientauthentication.ExecCredential{
 		TypeMeta: metav1.TypeMeta{APIVersion: APIVersion, Kind: "ExecCredential"},
 		Status:   &clientauthentication.ExecCredentialStatus{Token: token.Value},

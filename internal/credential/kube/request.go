@@ -1,4 +1,4 @@
-package credential
+package kube
 
 import (
 	"bytes"
@@ -15,6 +15,8 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/culvertdev/culvert/internal/credential"
 )
 
 const (
@@ -42,26 +44,26 @@ type Request struct {
 	Duration time.Duration
 }
 
-// Key implements [Source].
+// Key implements [credential.Source].
 func (r Request) Key() string {
 	return strings.Join(append([]string{"request", r.ID, r.Namespace, r.Name, r.Duration.String()}, r.Audiences...), "\x00")
 }
 
-// Fetch implements [Source].
-func (r Request) Fetch(ctx context.Context) (Token, error) {
+// Fetch implements [credential.Source].
+func (r Request) Fetch(ctx context.Context) (credential.Token, error) {
 	token, err := r.fetch(ctx)
 	if err != nil {
-		return Token{}, fmt.Errorf("request a token of service account %s/%s: %w", r.Namespace, r.Name, err)
+		return credential.Token{}, fmt.Errorf("request a token of service account %s/%s: %w", r.Namespace, r.Name, err)
 	}
 	return token, nil
 }
 
-func (r Request) fetch(ctx context.Context) (Token, error) {
+func (r Request) fetch(ctx context.Context) (credential.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
 	how, err := r.Cluster(ctx)
 	if err != nil {
-		return Token{}, err
+		return credential.Token{}, err
 	}
 	// A function of its own keeps client-go from sharing the transport.
 	own := rest.CopyConfig(how)
@@ -70,7 +72,7 @@ func (r Request) fetch(ctx context.Context) (Token, error) {
 	}
 	client, err := rest.HTTPClientFor(own)
 	if err != nil {
-		return Token{}, err
+		return credential.Token{}, err
 	}
 	defer client.CloseIdleConnections()
 	ask := authenticationv1.TokenRequest{
@@ -83,12 +85,12 @@ func (r Request) fetch(ctx context.Context) (Token, error) {
 	}
 	body, err := json.Marshal(ask)
 	if err != nil {
-		return Token{}, err
+		return credential.Token{}, err
 	}
 	path := fmt.Sprintf("/api/v1/namespaces/%s/serviceaccounts/%s/token", url.PathEscape(r.Namespace), url.PathEscape(r.Name))
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(own.Host, "/")+path, bytes.NewReader(body))
 	if err != nil {
-		return Token{}, err
+		return credential.Token{}, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
@@ -98,22 +100,22 @@ func (r Request) fetch(ctx context.Context) (Token, error) {
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err
 		}
-		return Token{}, err
+		return credential.Token{}, err
 	}
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err := errors.Join(err, res.Body.Close()); err != nil {
-		return Token{}, err
+		return credential.Token{}, err
 	}
 	if res.StatusCode != http.StatusCreated && res.StatusCode != http.StatusOK {
-		return Token{}, refusal(res, text)
+		return credential.Token{}, refusal(res, text)
 	}
 	var got authenticationv1.TokenRequest
 	if err := json.Unmarshal(text, &got); err != nil {
-		return Token{}, errors.New("the answer is no TokenRequest")
+		return credential.Token{}, errors.New("the answer is no TokenRequest")
 	}
-	token, err := parseToken([]byte(got.Status.Token), now)
+	token, err := credential.ParseToken([]byte(got.Status.Token), now)
 	if err != nil {
-		return Token{}, fmt.Errorf("the answer's token: %w", err)
+		return credential.Token{}, fmt.Errorf("the answer's token: %w", err)
 	}
 	if !got.Status.ExpirationTimestamp.IsZero() {
 		token.Expires = got.Status.ExpirationTimestamp.UTC()
@@ -127,4 +129,13 @@ func refusal(res *http.Response, text []byte) error {
 		return fmt.Errorf("%s: %s", res.Status, status.Message)
 	}
 	return errors.New(res.Status)
+}
+
+// ParseAccount reads NAMESPACE/NAME of a service account.
+func ParseAccount(text string) (namespace, name string, err error) {
+	namespace, name, ok := strings.Cut(text, "/")
+	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
+		return "", "", fmt.Errorf("%q: want NAMESPACE/NAME of a service account", text)
+	}
+	return namespace, name, nil
 }
