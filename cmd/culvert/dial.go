@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/culvertdev/culvert/client"
+	"github.com/culvertdev/culvert/internal/forward"
 )
 
 // openClient returns the client library as the flags say. The caller closes it. log gets
@@ -34,31 +36,50 @@ func withClient(cmd *cobra.Command, flags *callerFlags, log slog.Handler, do fun
 	return do(cmd.Context(), c)
 }
 
-// findClusters makes sure that clusters can be reached: what is certain to fail should
-// fail before a listener says that it is ready.
-func findClusters(ctx context.Context, c *client.Client, names ...string) error {
-	all, err := c.Clusters(ctx)
+// probeTime bounds one look at a target.
+const probeTime = 15 * time.Second
+
+// findTargets makes sure that the way to targets is there: what is certain to fail should
+// fail before a listener says that it is ready. A target that does not answer is not
+// certain to fail, and is left to its first connection.
+func findTargets(ctx context.Context, c *client.Client, targets ...forward.Destination) error {
+	listed, err := c.Clusters(ctx)
 	if err != nil {
 		return err
 	}
-	known := map[string]client.Cluster{}
-	for _, one := range all {
-		known[one.Name] = one
+	connected := map[string]bool{}
+	for _, one := range listed {
+		connected[one.Name] = one.Connected
 	}
-	for _, name := range names {
-		one, ok := known[name]
+	for _, to := range targets {
+		up, ok := connected[to.Cluster]
 		switch {
-		case !ok:
+		case ok && !up:
 			return &client.Error{
-				Op: "find", Code: client.NotFound, Hop: client.HopHub, Cluster: name,
-				Err: errors.New("the hub has no such cluster, or you may not reach it: culvert clusters list prints those that you may"),
+				Op: "find", Code: client.Unavailable, Hop: client.HopHub, Cluster: to.Cluster,
+				Err: errors.New("no agent of the cluster is connected: start one, or see the log of the one that runs there"),
 			}
-		case !one.Connected:
-			return &client.Error{
-				Op: "find", Code: client.Unavailable, Hop: client.HopHub, Cluster: name,
-				Err: errors.New("no agent of the cluster is connected: start one, or look at the log of the one that runs there"),
+		case !ok && to.Address != "":
+			// The list has the clusters whose API the caller may reach; of others they may
+			// still reach an address.
+			if err := probe(ctx, c, to); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+// probe opens and closes a connection. It returns what the hub has against it.
+func probe(ctx context.Context, c *client.Client, to forward.Destination) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	conn, err := c.DialContext(ctx, to.Cluster, "tcp", to.Address)
+	if err == nil {
+		return conn.Close()
+	}
+	if e, ok := errors.AsType[*client.Error](err); ok && e.Hop != client.HopHub {
+		return nil
+	}
+	return err
 }

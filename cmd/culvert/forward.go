@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -100,13 +99,11 @@ func (o *forwardOptions) run(cmd *cobra.Command, specs []forward.Spec, command [
 		return err
 	}
 	return withClient(cmd, &o.caller, report.log(), func(ctx context.Context, c *client.Client) error {
-		var clusters []string
+		var targets []forward.Destination
 		for _, s := range specs {
-			if !slices.Contains(clusters, s.To.Cluster) {
-				clusters = append(clusters, s.To.Cluster)
-			}
+			targets = append(targets, s.To)
 		}
-		if err := findClusters(ctx, c, clusters...); err != nil {
+		if err := findTargets(ctx, c, targets...); err != nil {
 			return err
 		}
 		// What a peer sends first travels with the open: most protocols begin so.

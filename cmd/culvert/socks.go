@@ -71,7 +71,7 @@ func (o *socksOptions) run(cmd *cobra.Command, command []string) error {
 	}
 	return withClient(cmd, &o.caller, report.log(), func(ctx context.Context, c *client.Client) error {
 		if o.cluster != "" {
-			err = findClusters(ctx, c, o.cluster)
+			err = findTargets(ctx, c, forward.Destination{Cluster: o.cluster})
 		} else {
 			err = c.Connect(ctx)
 		}
