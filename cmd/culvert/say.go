@@ -10,8 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/term"
 )
 
 // lines writes whole lines, from many goroutines.
@@ -96,12 +94,6 @@ func (l lockedLines) Write(line []byte) (int, error) {
 	l.to.mu.Lock()
 	defer l.to.mu.Unlock()
 	return l.to.w.Write(line)
-}
-
-// isTerminal tells whether a person looks at what is written to w, or types what is read.
-func isTerminal(w any) bool {
-	file, ok := w.(interface{ Fd() uintptr })
-	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // size writes a number of bytes for people.

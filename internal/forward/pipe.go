@@ -69,11 +69,12 @@ func send(conn splice.Conn, in io.Reader, done chan<- error) {
 	done <- err
 }
 
-// receive copies conn to its end, and tells the reader of out of it.
+// receive copies conn to its end, and tells the reader of out of it. After a failure out
+// stays open: ssh ends a ProxyCommand with its output, before it has said what is wrong.
 func receive(out io.WriteCloser, conn splice.Conn, done chan<- error) {
 	_, err := io.Copy(out, conn)
-	if closed := out.Close(); err == nil {
-		err = closed
+	if err == nil {
+		err = out.Close()
 	}
 	if err != nil {
 		err = fmt.Errorf("receive: %w", err)
