@@ -216,6 +216,16 @@ func (e *early) Close() error {
 	return session.Close()
 }
 
+// Reset ends the connection so that the target does not take it for an orderly end.
+func (e *early) Reset(code wire.Code, hop wire.Hop, message string) {
+	e.mu.Lock()
+	session := e.session
+	e.mu.Unlock()
+	if session != nil {
+		session.Reset(code, hop, message)
+	}
+}
+
 // CloseWrite ends the sending direction.
 func (e *early) CloseWrite() error {
 	s, err := e.ready(e.writeDeadline)

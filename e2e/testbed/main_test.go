@@ -13,7 +13,9 @@ import (
 func TestMain(m *testing.M) {
 	Isolate(func(ctx context.Context, _ string) error {
 		_, err := ServerBinaries(ctx, os.Stderr)
-		return errors.Join(err, Need(ctx, os.Stderr, SquidPackage))
+		_, sshErr := OpenSSH(ctx, os.Stderr)
+		_, sqlErr := PostgreSQL(ctx, os.Stderr)
+		return errors.Join(err, sshErr, sqlErr, Need(ctx, os.Stderr, SquidPackage))
 	})
 	goleak.VerifyTestMain(m)
 }

@@ -125,7 +125,10 @@ func (j *joint) end(dst, src Conn, err error) error {
 // abort ends a connection so that its peer does not take the end for a clean
 // one.
 func abort(c Conn, hop wire.Hop, err error) {
-	if s, ok := c.(*mux.Session); ok {
+	// A session, or a client's connection, which has one.
+	if s, ok := c.(interface {
+		Reset(code wire.Code, hop wire.Hop, message string)
+	}); ok {
 		s.Reset(codeOf(err), hop, err.Error())
 	}
 	for below := net.Conn(c); below != nil; {

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/culvertdev/culvert/client"
+	"github.com/culvertdev/culvert/internal/forward"
+)
+
+// openClient returns the client library as the flags say. The caller closes it. log gets
+// a line when the connection to the hub is lost and one when it is back.
+func openClient(cmd *cobra.Command, flags *callerFlags, log slog.Handler) (*client.Client, error) {
+	if flags.insecure {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning: --insecure-skip-tls-verify: nobody proves to be the hub: whoever is on the way reads and changes everything, "+
+			"your credentials included; give --hub-ca in its place")
+	}
+	return client.New(client.Config{
+		Hub: flags.hub, HubCA: flags.hubCA, TokenFile: flags.tokenFile, TokenCommand: flags.tokenCommand, InsecureSkipVerify: flags.insecure,
+		UserAgent: "culvert " + cmd.Name(), Logger: slog.New(log),
+	})
+}
+
+// withClient runs do with a client that is closed afterwards.
+func withClient(cmd *cobra.Command, flags *callerFlags, log slog.Handler, do func(ctx context.Context, c *client.Client) error) (err error) {
+	c, err := openClient(cmd, flags, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	return do(cmd.Context(), c)
+}
+
+// probeTime bounds one look at a target.
+const probeTime = 15 * time.Second
+
+// findTargets makes sure that the way to targets is there: what is certain to fail should
+// fail before a listener says that it is ready. A target that does not answer is not
+// certain to fail, and is left to its first connection.
+func findTargets(ctx context.Context, c *client.Client, targets ...forward.Destination) error {
+	listed, err := c.Clusters(ctx)
+	if err != nil {
+		return err
+	}
+	connected := map[string]bool{}
+	for _, one := range listed {
+		connected[one.Name] = one.Connected
+	}
+	for _, to := range targets {
+		up, ok := connected[to.Cluster]
+		switch {
+		case ok && !up:
+			return &client.Error{
+				Op: "find", Code: client.Unavailable, Hop: client.HopHub, Cluster: to.Cluster,
+				Err: errors.New("no agent of the cluster is connected: start one, or see the log of the one that runs there"),
+			}
+		case !ok && to.Address != "":
+			// The list has the clusters whose API the caller may reach; of others they may
+			// still reach an address.
+			if err := probe(ctx, c, to); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// probe opens and closes a connection. It returns what the hub has against it.
+func probe(ctx context.Context, c *client.Client, to forward.Destination) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	conn, err := c.DialContext(ctx, to.Cluster, "tcp", to.Address)
+	if err == nil {
+		return conn.Close()
+	}
+	if e, ok := errors.AsType[*client.Error](err); ok && e.Hop != client.HopHub {
+		return nil
+	}
+	return err
+}

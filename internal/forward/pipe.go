@@ -1,0 +1,83 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+
+	"github.com/culvertdev/culvert/internal/splice"
+)
+
+// Pipe carries in to remote and remote to out, each until it ends: the end of in closes
+// the sending half of remote, and the end of remote closes out. It returns once both have
+// ended or, with untilPeer, once remote has; an error of either, and the end of ctx, end
+// both at once. It closes remote.
+//
+// A Read of in that blocks is not waited for: that goroutine ends with the Read.
+func Pipe(ctx context.Context, remote net.Conn, in io.Reader, out io.WriteCloser, untilPeer bool) error {
+	conn, ok := remote.(splice.Conn)
+	if !ok {
+		return errors.Join(fmt.Errorf("a connection of type %T cannot be half-closed", remote), remote.Close())
+	}
+	sent, received := make(chan error, 1), make(chan error, 1)
+	go send(conn, in, sent)
+	go receive(out, conn, received)
+	err := await(ctx, sent, received, untilPeer)
+	if closed := conn.Close(); err == nil && !errors.Is(closed, net.ErrClosed) {
+		err = closed
+	}
+	return err
+}
+
+// await returns when what Pipe waits for has happened.
+func await(ctx context.Context, sent, received <-chan error, untilPeer bool) error {
+	for sent != nil || received != nil {
+		select {
+		case err := <-sent:
+			if err != nil {
+				return err
+			}
+			sent = nil
+		case err := <-received:
+			if err != nil || untilPeer {
+				return err
+			}
+			received = nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// send copies in to its end, and tells the peer of it.
+func send(conn splice.Conn, in io.Reader, done chan<- error) {
+	_, err := io.Copy(conn, in)
+	switch {
+	case err == nil:
+		if err = conn.CloseWrite(); errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ENOTCONN) {
+			err = nil // the peer has gone, which the other direction tells
+		}
+	case errors.Is(err, syscall.EPIPE):
+		err = nil // the peer reads no more, and may still have something to say
+	default:
+		err = fmt.Errorf("send: %w", err)
+	}
+	done <- err
+}
+
+// receive copies conn to its end, and tells the reader of out of it. After a failure out
+// stays open: ssh ends a ProxyCommand with its output, before it has said what is wrong.
+func receive(out io.WriteCloser, conn splice.Conn, done chan<- error) {
+	_, err := io.Copy(out, conn)
+	if err == nil {
+		err = out.Close()
+	}
+	if err != nil {
+		err = fmt.Errorf("receive: %w", err)
+	}
+	done <- err
+}
