@@ -57,8 +57,8 @@ func (s *Server) open(ctx context.Context, cluster string, target wire.Target, f
 	defer cancel()
 	id := answer.RequestID(ctx)
 	ctx, opening := s.observer.StartOpen(ctx, telemetry.OpenStart{Cluster: cluster, Target: target, RequestID: id})
-	head := first[:min(len(first), mux.MaxFirst)]
-	session, agent, err := s.registry.Open(ctx, cluster, mux.Request{Target: target, Payload: head, RequestID: id, Trace: telemetry.TraceParent(ctx)})
+	head := first[:min(len(first), registry.Ahead)]
+	session, agent, err := s.registry.OpenWith(ctx, cluster, mux.Request{Target: target, RequestID: id, Trace: telemetry.TraceParent(ctx)}, head)
 	opening.End(err)
 	if err == nil && len(head) < len(first) {
 		// The peer may grant less than this.

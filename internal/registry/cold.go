@@ -10,9 +10,9 @@ import (
 	"github.com/culvertdev/culvert/internal/mux"
 )
 
-// ahead is how much of the first Write goes out before the agent has answered, in
-// bytes: what every peer of the protocol takes (docs/protocol.md, section 7).
-const ahead = mux.DefaultMinWindow
+// Ahead is how much goes out before the agent has answered, in bytes: what every peer
+// of the protocol takes (docs/protocol.md, section 7).
+const Ahead = mux.DefaultMinWindow
 
 // Cold returns a connection to a target in a cluster whose session is opened by the
 // first Write, so that the request travels with the open and its answer is there
@@ -88,7 +88,7 @@ func (c *cold) open(p []byte) (int, error) {
 		return 0, c.err
 	default:
 	}
-	first := p[:min(len(p), ahead)]
+	first := p[:min(len(p), Ahead)]
 	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
 	defer cancel()
 	s, agent, err := c.registry.openWith(ctx, c.cluster, c.request, first, func(a *agent) { c.at = a })

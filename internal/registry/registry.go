@@ -211,6 +211,14 @@ func (r *Registry) Open(ctx context.Context, name string, req mux.Request) (s *m
 	return r.openBy(ctx, name, req, func(a *agent) (*mux.Session, error) { return a.link.Open(ctx, req) })
 }
 
+// OpenWith is [Registry.Open] with the first bytes of the stream, at most [Ahead], which
+// the agent gets with the open. No session was made of those of an agent that refuses.
+func (r *Registry) OpenWith(ctx context.Context, name string, req mux.Request, first []byte) (s *mux.Session, asked string, err error) {
+	req.Payload = first[:min(len(first), mux.MaxFirst)]
+	more := first[len(req.Payload):]
+	return r.openBy(ctx, name, req, func(a *agent) (*mux.Session, error) { return startWith(ctx, a.link, req, more) })
+}
+
 // openBy opens a session by open on one link after the other.
 func (r *Registry) openBy(ctx context.Context, name string, req mux.Request, open func(*agent) (*mux.Session, error)) (*mux.Session, string, error) {
 	w := wanted{target: req.Target, prefer: preferred(ctx)}
