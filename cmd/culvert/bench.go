@@ -120,6 +120,10 @@ func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
 					func(ctx context.Context) (measure, error) { return o.echoed(ctx, t) })
 			}
 		}
+		// What is wrong from the start is no measurement.
+		if err := reachable(ctx, c, args[0], result.Target); err != nil {
+			return err
+		}
 		for _, phase := range phases {
 			m, err := o.phase(ctx, o.duration/time.Duration(len(phases)), phase)
 			if err != nil {
@@ -129,6 +133,21 @@ func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
 		}
 		return o.output.print(cmd.OutOrStdout(), result, result.table)
 	})
+}
+
+// reachable makes sure that there is something to measure.
+func reachable(ctx context.Context, c *client.Client, cluster, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	if address == "" {
+		_, err := c.Ping(ctx, cluster)
+		return err
+	}
+	conn, err := c.DialContext(ctx, cluster, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // phase measures for a time. Its error is for a phase in which nothing worked.
