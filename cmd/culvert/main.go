@@ -23,7 +23,7 @@ func run(ctx context.Context, args []string) error {
 		SilenceErrors: true,
 	}
 	cmd.AddCommand(devCommand(), tokenCommand(), clustersCommand(), kubeconfigCommand(), credentialCommand(), policyCommand(), pkiCommand(), versionCommand())
-	cmd.AddCommand(forwardCommand(), connectCommand(), socksCommand(), pingCommand())
+	cmd.AddCommand(forwardCommand(), connectCommand(), socksCommand(), pingCommand(), verifyCommand(), benchCommand())
 	cli.ExplainUsage(cmd)
 	cmd.SetArgs(args)
 	return cmd.ExecuteContext(ctx)

@@ -68,14 +68,14 @@ type pingResult struct {
 	Pings   []client.Ping `json:"pings,omitempty"`
 }
 
-// pingHop sums one hop up. Its times are seconds.
+// pingHop sums one hop up. In JSON its times are nanoseconds, as those of the pings.
 type pingHop struct {
-	Hop     string  `json:"hop"`
-	Version string  `json:"version,omitempty"`
-	Error   string  `json:"error,omitempty"`
-	Min     float64 `json:"min"`
-	Avg     float64 `json:"avg"`
-	Max     float64 `json:"max"`
+	Hop     string        `json:"hop"`
+	Version string        `json:"version,omitempty"`
+	Error   string        `json:"error,omitempty"`
+	Min     time.Duration `json:"min"`
+	Avg     time.Duration `json:"avg"`
+	Max     time.Duration `json:"max"`
 }
 
 func (o *pingOptions) run(cmd *cobra.Command, cluster string) error {
@@ -168,23 +168,23 @@ func sumUp(pings []client.Ping) []pingHop {
 	}
 	last := pings[len(pings)-1]
 	hops := []pingHop{{Hop: "hub", Version: last.HubVersion}, {Hop: "agent", Version: last.AgentVersion}, {Hop: "target", Version: last.TargetVersion, Error: last.TargetError}}
-	counts := make([]int, len(hops))
+	counts := make([]time.Duration, len(hops))
 	for _, p := range pings {
 		for i, took := range []time.Duration{p.Hub, p.Agent, p.Target} {
 			if hops[i].Hop == "target" && p.TargetError != "" {
 				continue
 			}
-			h, seconds := &hops[i], took.Seconds()
+			h := &hops[i]
 			if counts[i] == 0 {
-				h.Min = seconds
+				h.Min = took
 			}
 			counts[i]++
-			h.Min, h.Max, h.Avg = min(h.Min, seconds), max(h.Max, seconds), h.Avg+seconds
+			h.Min, h.Max, h.Avg = min(h.Min, took), max(h.Max, took), h.Avg+took
 		}
 	}
 	for i := range hops {
 		if counts[i] > 0 {
-			hops[i].Avg /= float64(counts[i])
+			hops[i].Avg /= counts[i]
 		}
 	}
 	return hops
@@ -201,9 +201,7 @@ func (r *pingResult) table(w io.Writer) error {
 			table = append(table, []string{h.Hop, h.Version, h.Error, "", ""})
 			continue
 		}
-		table = append(table, []string{h.Hop, h.Version, seconds(h.Min), seconds(h.Avg), seconds(h.Max)})
+		table = append(table, []string{h.Hop, h.Version, short(h.Min), short(h.Avg), short(h.Max)})
 	}
 	return rows(w, []string{"HOP", "VERSION", "MIN", "AVG", "MAX"}, table)
 }
-
-func seconds(s float64) string { return short(time.Duration(s * float64(time.Second))) }
