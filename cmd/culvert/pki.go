@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/culvertdev/culvert/cmd/internal/cli"
 	"github.com/culvertdev/culvert/internal/pki"
 	"github.com/culvertdev/culvert/server"
 )
@@ -92,7 +93,7 @@ func required(cmd *cobra.Command, flags ...string) {
 				problems = append(problems, fmt.Errorf("--%s: required: %s", name, strings.TrimSuffix(f.Usage, " (required)")))
 			}
 		}
-		return errors.Join(problems...)
+		return cli.Usage(errors.Join(problems...))
 	}
 }
 
