@@ -24,6 +24,7 @@ import (
 	"github.com/culvertdev/culvert/internal/pki"
 	"github.com/culvertdev/culvert/internal/store"
 	"github.com/culvertdev/culvert/internal/tunnel"
+	"github.com/culvertdev/culvert/internal/tunnel/acceptor"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -65,7 +66,7 @@ type hub struct {
 	agents  *pki.Authority
 	serving *pki.Authority
 	port    *front.Port
-	tunnels *tunnel.Server
+	tunnels *acceptor.Server
 	links   chan *mux.Link
 	log     *lines
 }
@@ -99,9 +100,9 @@ func newTestHub(t *testing.T, lifetime time.Duration) *hub {
 	})
 	must(err)
 	cluster := pki.VerifyAgent(h.agents, "culvert.local", h.store.CheckCertificate)
-	h.tunnels = tunnel.NewServer(tunnel.ServerConfig{
+	h.tunnels = acceptor.NewServer(acceptor.ServerConfig{
 		Cluster: cluster, Renew: enrolment.Renew, Logger: log,
-		Register: func(_ tunnel.Peer, link *mux.Link) func() {
+		Register: func(_ acceptor.Peer, link *mux.Link) func() {
 			h.links <- link
 			return func() {}
 		},

@@ -1,10 +1,19 @@
 package client
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
+	"net"
+	"os"
+	"strings"
+	"syscall"
 	"time"
 
-	"github.com/culvertdev/culvert/internal/fault"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/culvertdev/culvert/internal/credential"
 	"github.com/culvertdev/culvert/internal/mux"
 	"github.com/culvertdev/culvert/internal/wire"
 )
@@ -75,4 +84,144 @@ type Error struct {
 	RetryAfter time.Duration
 	// Err is the reason, without a credential. It is never nil.
 	Err error
+}
+
+// Error returns "hop: op: cluster: target: code: reason", leaving out what is empty.
+func (e *Error) Error() string {
+	parts := []string{string(e.Hop)}
+	if e.Op != "" {
+		parts = append(parts, e.Op)
+	}
+	if e.Cluster != "" {
+		parts = append(parts, "cluster "+e.Cluster)
+	}
+	if e.Target != "" {
+		parts = append(parts, e.Target)
+	}
+	return strings.Join(append(parts, string(e.Code), e.Err.Error()), ": ")
+}
+
+// Unwrap returns the reason.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is matches what package net or a context would have given: the thing itself may have
+// happened at another hop.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case syscall.ECONNREFUSED:
+		return e.Code == ConnectionRefused
+	case syscall.ECONNRESET:
+		return e.Code == ConnectionReset
+	case context.Canceled:
+		return e.Code == Canceled
+	case context.DeadlineExceeded, os.ErrDeadlineExceeded:
+		return e.Code == DeadlineExceeded
+	default:
+		return false
+	}
+}
+
+// Timeout implements [net.Error].
+func (e *Error) Timeout() bool { return e.Code == DeadlineExceeded }
+
+// Temporary implements [net.Error]; nothing is retried for it.
+func (e *Error) Temporary() bool { return false }
+
+var _ net.Error = (*Error)(nil)
+
+// codeOf is what a code of the tunnel is called here. What a caller would do the same
+// about is one code.
+func codeOf(c wire.Code) Code {
+	switch c = c.Known(); c {
+	case wire.CodeDraining, wire.CodeReplaced:
+		return LinkLost
+	case wire.CodeProtocolError, wire.CodeFlowControlError, wire.CodeMisdirected:
+		return Internal
+	case wire.CodeRequestTooLarge:
+		return InvalidTarget
+	default:
+		return Code(c.String())
+	}
+}
+
+// away is what callers may wait for a cluster without an agent, which is back within
+// that time after a restart.
+const away = 2 * time.Second
+
+// fromMux is the error of a session or of a link.
+func fromMux(op, cluster, target string, e *mux.Error) *Error {
+	out := &Error{Op: op, Code: codeOf(e.Code), Hop: Hop(e.Hop.String()), Cluster: cluster, Target: target, Err: errors.New(e.Message)}
+	if e.Message == "" {
+		out.Err = errors.New("no reason was given")
+	}
+	if out.Code == Unavailable || out.Code == LinkLost {
+		out.RetryAfter = away
+	}
+	return out
+}
+
+// fromStatus is the error of a hub that refuses the link.
+func fromStatus(st *status.Status) *Error {
+	out := &Error{Op: "connect", Hop: HopHub, Code: Internal, Err: errors.New(st.Message())}
+	switch st.Code() {
+	case codes.Unauthenticated:
+		out.Code = Unauthenticated
+	case codes.PermissionDenied:
+		out.Code = PermissionDenied
+	case codes.ResourceExhausted:
+		out.Code, out.RetryAfter = TooManyRequests, away
+	case codes.DeadlineExceeded:
+		out.Code = DeadlineExceeded
+	case codes.Unavailable:
+		out.Code, out.RetryAfter = Unavailable, away
+	case codes.Unimplemented:
+		out.Err = errors.New("the hub does not take clients: it is older than this program")
+	}
+	return out
+}
+
+// connectError says why there is no connection to the hub at address.
+func connectError(address string, err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if e, ok := errors.AsType[*credential.Error](err); ok {
+		return &Error{Op: "log in", Code: Unauthenticated, Hop: HopClient, Err: e}
+	}
+	cause := err
+	if e, ok := errors.AsType[*mux.Error](err); ok && e.Cause != nil {
+		cause = e.Cause
+	}
+	var stated interface{ GRPCStatus() *status.Status }
+	if errors.As(cause, &stated) {
+		// A connection that broke is no word of the hub's.
+		if st := stated.GRPCStatus(); st.Code() != codes.Unavailable && st.Code() != codes.Canceled && st.Code() != codes.Internal && st.Code() != codes.Unknown {
+			return fromStatus(st)
+		}
+	}
+	out := &Error{Op: "connect to " + address, Code: Unreachable, Hop: HopTunnel, Err: cause}
+	switch {
+	case errors.Is(err, context.Canceled):
+		out.Code = Canceled
+	case isTLS(err):
+		out.Code, out.Hop = TLSFailure, HopHub
+	}
+	return out
+}
+
+// isTLS tells an error of the handshake from one of the network.
+func isTLS(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
+}
+
+// fatal tells that another attempt without a change of anything fails too.
+func (e *Error) fatal() bool {
+	return e.Code == Unauthenticated || e.Code == TLSFailure || e.Code == PermissionDenied || e.Code == InvalidTarget
 }

@@ -65,8 +65,8 @@ func (t *tcpFronts) share(server *http.Server) {
 		if next != nil {
 			ctx = next(ctx, conn)
 		}
-		if either, ok := conn.(*eitherConn); ok {
-			ctx = context.WithValue(ctx, eitherKey{}, either)
+		if state := carriedTLS(conn); state != nil {
+			ctx = context.WithValue(ctx, carrierKey{}, conn)
 		}
 		return ctx
 	}
@@ -83,10 +83,10 @@ type dispatcher struct {
 // ServeHTTP implements [http.Handler].
 func (d *dispatcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.TLS == nil {
-		if either, ok := r.Context().Value(eitherKey{}).(*eitherConn); ok {
-			r.TLS = either.state
-		}
-		if r.ProtoMajor == 1 && r.Method != http.MethodConnect { // where h2 was agreed on
+		carrier := r.Context().Value(carrierKey{})
+		r.TLS = carriedTLS(carrier)
+		_, either := carrier.(*eitherConn)
+		if either && r.ProtoMajor == 1 && r.Method != http.MethodConnect { // where h2 was agreed on
 			d.log.Info("request refused: it is in HTTP/1.1 on a connection for which HTTP/2 was agreed on", "remote", r.RemoteAddr)
 			w.Header().Set("Connection", "close")
 			w.WriteHeader(http.StatusHTTPVersionNotSupported)
@@ -122,7 +122,8 @@ func (l eitherListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-type eitherKey struct{}
+// carrierKey is of a connection that carriedTLS knows.
+type carrierKey struct{}
 
 // eitherConn is a TLS connection that does not look like one to net/http: it has no
 // method ConnectionState.

@@ -82,7 +82,7 @@ func (c *connections) state(conn net.Conn, state http.ConnState) {
 
 // isHTTP1 tells a connection whose every request begins by itself.
 func isHTTP1(conn net.Conn) bool {
-	if _, either := conn.(*eitherConn); either {
+	if carriedTLS(conn) != nil {
 		return false
 	}
 	secure, ok := conn.(*tls.Conn)

@@ -36,6 +36,7 @@ import (
 	"github.com/culvertdev/culvert/internal/store"
 	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/tunnel"
+	"github.com/culvertdev/culvert/internal/tunnel/acceptor"
 	"github.com/culvertdev/culvert/internal/version"
 	"github.com/culvertdev/culvert/internal/wire"
 )
@@ -68,8 +69,10 @@ type Server struct {
 	admin  *admin.Handler
 	socket *admin.Server
 	enrol  *service.Server
-	tunnel *tunnel.Server
-	ports  []*front.Port
+	tunnel *acceptor.Server
+	// programs are clients that speak the tunnel's frames.
+	programs *programs
+	ports    []*front.Port
 
 	balancers front.Balancers
 }
@@ -113,7 +116,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.enrol = service.NewServer(enrolment)
-	s.tunnel = tunnel.NewServer(tunnel.ServerConfig{
+	s.tunnel = acceptor.NewServer(acceptor.ServerConfig{
 		Cluster:  s.trust.cluster,
 		Register: s.register,
 		Renew:    enrolment.Renew,
@@ -124,6 +127,9 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		},
 		Logger: s.log,
 	})
+	if s.programs, err = s.newPrograms(budget); err != nil {
+		return nil, err
+	}
 	if err := s.listen(ctx); err != nil {
 		return nil, err
 	}
@@ -154,7 +160,7 @@ func (s *Server) newFront(ctx context.Context) (err error) {
 		HostOf: s.names.hostOf, Dial: s.dial, Choose: s.registry.Choose, Identify: s.identity.Identify, Map: mapper.Map,
 		Policy: s.policy, Labels: s.labels, Limits: s.limits, Audit: s.audit, Observer: s.observer, HeaderBytes: s.cfg.HeaderBytes,
 		Logger: s.log, CA: s.trust.serving.bundle, Health: s.Health, Admin: s.serveAdmin,
-		Kubeconfig: s.kubeconfig, Clusters: s.clusterNames,
+		Kubeconfig: s.kubeconfig, Clusters: s.clusterNames, Self: s.self(),
 	})
 	if err != nil {
 		return fmt.Errorf("hub front end: %w", err)
@@ -202,6 +208,7 @@ func (s *Server) listen(ctx context.Context) error {
 	both := front.Config{
 		TunnelProtocol: tunnel.Protocol, Tunnel: s.trust.agents(),
 		EnrolProtocol: enrol.Protocol, Enrol: s.trust.newcomers(),
+		ClientProtocol: tunnel.ClientProtocol, Client: s.trust.programs(),
 		Web: s.names.web, ByName: s.names.byName, Logger: s.log,
 	}
 	var err error
@@ -210,7 +217,7 @@ func (s *Server) listen(ctx context.Context) error {
 	}
 	both.Balancers = s.balancers
 	agents := both
-	agents.Web, agents.ByName = nil, nil
+	agents.Web, agents.ByName, agents.Client = nil, nil, nil
 	if err := s.listenOn(ctx, "listen", s.cfg.Listen, both); err != nil {
 		return err
 	}
@@ -250,7 +257,7 @@ func (s *Server) ServingCA() []byte { return s.trust.serving.bundle() }
 // Run serves until ctx ends, then drains for at most Config.DrainTimeout and
 // frees everything. A listener that fails ends it with an error.
 func (s *Server) Run(ctx context.Context) error {
-	failed := make(chan error, 5*len(s.ports)+2*len(s.tcp.listeners)+3)
+	failed := make(chan error, 6*len(s.ports)+2*len(s.tcp.listeners)+4)
 	serve := func(what string, f func() error) {
 		if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			failed <- fmt.Errorf("%s: %w", what, err)
@@ -268,7 +275,9 @@ func (s *Server) Run(ctx context.Context) error {
 		start("streams", func() error { return s.sni.Serve(p.Streams()) })
 		start("tunnel", func() error { return s.tunnel.Serve(p.Tunnel()) })
 		start("enrolment", func() error { return s.enrol.Serve(p.Enrol()) })
+		start("clients", func() error { return s.programs.links.Serve(p.Clients()) })
 	}
+	start("https of clients", func() error { return s.web.Serve(s.programs.front.Web()) })
 	s.tcp.start(s, start)
 	start("administration", s.socket.Serve)
 	for what, port := range map[string]*telemetry.Server{"metrics": s.observation.port, "debug": s.observation.debug} {
@@ -316,6 +325,7 @@ func (s *Server) drain() error {
 	if err := s.tcp.close(); err != nil {
 		return err
 	}
+	programs := s.programs.leave(ctx)
 	err := errors.Join(s.web.Shutdown(ctx), s.tcp.shutdown(ctx))
 	s.front.Close()
 	s.enrol.Shutdown(ctx)
@@ -326,6 +336,7 @@ func (s *Server) drain() error {
 	if cut := s.tunnel.Shutdown(ctx, wire.CodeDraining, "the hub is stopping"); cut != nil {
 		s.log.Warn("sessions were cut at the end of the drain", "timeout", s.cfg.DrainTimeout.Duration)
 	}
+	<-programs
 	s.sni.Close()
 	s.raw.Wait() // every link is gone, and each session's end is being recorded
 	return err
@@ -377,7 +388,7 @@ func (s *Server) known(name string) (bool, error) {
 }
 
 // register enters an agent's link where requests find it.
-func (s *Server) register(p tunnel.Peer, link *mux.Link) (remove func()) {
+func (s *Server) register(p acceptor.Peer, link *mux.Link) (remove func()) {
 	if err := s.store.SawCluster(p.Cluster, p.Hello.Version, p.Hello.Labels, time.Now()); err != nil {
 		s.log.Error("cannot record the cluster; it is unknown while it is away after a restart", "cluster", p.Cluster, "reason", err)
 	}

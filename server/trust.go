@@ -122,6 +122,15 @@ func (t *trust) newcomers() *tls.Config {
 	}
 }
 
+// programs is the TLS configuration of clients' tunnels, who may have a certificate.
+func (t *trust) programs() *tls.Config {
+	cfg := t.clients()
+	cfg.MinVersion, cfg.CipherSuites = tls.VersionTLS13, nil
+	cfg.NextProtos = []string{tunnel.ClientProtocol}
+	cfg.SessionTicketsDisabled = true // each connection shows its certificate
+	return cfg
+}
+
 // clients is the TLS configuration of the HTTPS front end.
 func (t *trust) clients() *tls.Config {
 	cfg := &tls.Config{

@@ -29,11 +29,12 @@ import (
 
 // Config sets up a [Port]. Logger and at least one of the kinds are required.
 type Config struct {
-	// TunnelProtocol is the ALPN name of the tunnel, EnrolProtocol that of agents
-	// which have no certificate yet. A client that offers one of them gets Tunnel or
-	// Enrol, in this order, every other what ByName says; nil refuses them.
-	TunnelProtocol, EnrolProtocol string
-	Tunnel, Enrol                 *tls.Config
+	// TunnelProtocol is the ALPN name of agents' tunnels, EnrolProtocol that of agents
+	// which have no certificate yet, and ClientProtocol that of clients' tunnels. Who
+	// offers one of them gets Tunnel, Enrol or Client, in this order, every other what
+	// ByName says; nil refuses them.
+	TunnelProtocol, EnrolProtocol, ClientProtocol string
+	Tunnel, Enrol, Client                         *tls.Config
 	// Web is what clients get without ByName; nil refuses them.
 	Web *tls.Config
 	// ByName tells what the name means that a client asks for, "" where it asks for
@@ -69,6 +70,7 @@ type Port struct {
 	tls     *tls.Config
 	tunnel  *queue
 	enrol   *queue
+	clients *queue
 	web     *queue
 	streams *queue
 	crowd   *crowd
@@ -98,7 +100,7 @@ func NewPort(ln net.Listener, cfg Config) *Port {
 	}
 	p := &Port{cfg: cfg, ln: ln, crowd: newCrowd(cfg.MaxHandshakes, min(patience, cfg.HandshakeTimeout))}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	for _, q := range []**queue{&p.tunnel, &p.enrol, &p.web, &p.streams} {
+	for _, q := range []**queue{&p.tunnel, &p.enrol, &p.clients, &p.web, &p.streams} {
 		*q = newQueue(ln.Addr(), p.ctx.Done())
 	}
 	p.tls = &tls.Config{GetConfigForClient: p.choose, MinVersion: tls.VersionTLS12}
@@ -114,6 +116,10 @@ func (p *Port) Tunnel() net.Listener { return p.tunnel }
 // somebody has to accept them, as those of every kind: one that waits to be
 // accepted holds one of Config.MaxHandshakes.
 func (p *Port) Enrol() net.Listener { return p.enrol }
+
+// Clients returns the listener of clients' tunnels. Its connections are *tlsio.Conn
+// with a complete handshake.
+func (p *Port) Clients() net.Listener { return p.clients }
 
 // Web returns the listener of HTTPS clients. Its connections are *tls.Conn with
 // a complete handshake.
@@ -149,6 +155,8 @@ func (p *Port) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	case offers(hello, p.cfg.TunnelProtocol):
 	case offers(hello, p.cfg.EnrolProtocol):
 		cfg = p.cfg.Enrol
+	case offers(hello, p.cfg.ClientProtocol):
+		cfg = p.cfg.Client
 	default:
 		named := p.cfg.ByName(hello.ServerName)
 		c.name, c.named = hello.ServerName, &named
@@ -280,6 +288,9 @@ func (p *Port) handshake(c *conn) {
 	case protocol == p.cfg.TunnelProtocol:
 		secure.Bulk()
 		q, out = p.tunnel, secure
+	case protocol == p.cfg.ClientProtocol:
+		secure.Bulk()
+		q, out = p.clients, secure
 	case protocol == p.cfg.EnrolProtocol:
 		q = p.enrol
 	}

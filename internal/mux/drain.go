@@ -58,6 +58,18 @@ func (l *Link) Drain(ctx context.Context, code wire.Code, message string) error 
 	return err
 }
 
+// ResetOpen resets the sessions that nobody has closed here. Those that were closed go on
+// to deliver what was written.
+func (l *Link) ResetOpen(code wire.Code, message string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sessions {
+		if !s.closed {
+			s.reset(&Error{Code: code, Hop: l.cfg.Hop, Message: message})
+		}
+	}
+}
+
 // signalDrained closes drainedCh once nothing is left to wait for.
 func (l *Link) signalDrained() {
 	if l.drainedCh == nil || (len(l.sessions) > 0 && l.err == nil) {
@@ -76,6 +88,7 @@ func (l *Link) handleGoAway(f *wire.Frame) {
 		return
 	}
 	l.goneAway = &Error{Code: f.Code, Hop: wire.HopLink, Message: f.Message, Refused: true}
+	close(l.leaving)
 	for id, s := range l.sessions {
 		// The peer never saw these; they can be opened again elsewhere.
 		if s.state == stateOpening && l.isOwn(id) && id > f.LastSession {

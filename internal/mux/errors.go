@@ -22,6 +22,9 @@ type Error struct {
 	// Refused tells that the session was never opened, so that trying another
 	// link is safe.
 	Refused bool
+	// Cause is what the transport said, where that ended the link; nil else. It is not
+	// unwrapped: a stream's own end means something else on a session.
+	Cause error
 }
 
 // Error returns "hop: code: message".

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -81,6 +82,34 @@ func (l *Link) ping(now time.Time) {
 	l.sendControl(wire.Frame{Kind: wire.KindPing, Nonce: l.rtt.start(now)})
 }
 
+// Ping measures the round trip to the peer's link, which is not that of a session behind
+// what it has sent.
+func (l *Link) Ping(ctx context.Context) (time.Duration, error) {
+	if _, err := l.Peer(ctx); err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	done := l.rtt.await()
+	if l.rtt.sent.IsZero() {
+		l.ping(time.Now())
+	}
+	l.mu.Unlock()
+	select {
+	case <-done:
+	case <-l.ended:
+		return 0, l.Err()
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rtt.last, nil
+}
+
+// lostAfter is when a measurement is given up that the peer has not answered: of several
+// pings that wait it answers the last.
+const lostAfter = 10 * time.Second
+
 // rtt keeps the smallest of the last round trips: queues make single ones
 // longer, never shorter. The zero value has none.
 type rtt struct {
@@ -88,12 +117,22 @@ type rtt struct {
 	n      int
 	nonce  uint64
 	sent   time.Time
+	last   time.Duration
+	done   chan struct{} // closed with the next measurement; nil where nobody waits
+}
+
+// await returns what is closed with the next measurement.
+func (r *rtt) await() <-chan struct{} {
+	if r.done == nil {
+		r.done = make(chan struct{})
+	}
+	return r.done
 }
 
 // start begins a measurement and returns the nonce to send: 0 while an earlier
 // measurement still waits, which a long path may make it do for several pings.
 func (r *rtt) start(now time.Time) uint64 {
-	if !r.sent.IsZero() {
+	if !r.sent.IsZero() && now.Sub(r.sent) < lostAfter {
 		return 0
 	}
 	r.nonce++
@@ -106,9 +145,14 @@ func (r *rtt) stop(nonce uint64, now time.Time) {
 	if nonce != r.nonce || r.sent.IsZero() {
 		return
 	}
-	r.recent[r.n%len(r.recent)] = max(now.Sub(r.sent), 1)
+	r.last = max(now.Sub(r.sent), 1)
+	r.recent[r.n%len(r.recent)] = r.last
 	r.n++
 	r.sent = time.Time{}
+	if r.done != nil {
+		close(r.done)
+		r.done = nil
+	}
 }
 
 // min returns the smallest recent round trip, 0 before the first.

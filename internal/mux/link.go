@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"runtime"
 	"sync"
 	"time"
@@ -52,6 +53,7 @@ type Link struct {
 	pending  int            // sessions of the peer that are undecided
 	draining *Error         // no new sessions are taken; what the peer was told
 	goneAway *Error         // the peer takes no new sessions
+	leaving  chan struct{}  // closed with goneAway
 	// how ready the peer is, as it said; nil when it said nothing
 	peerStatus *wire.Status
 	drainedCh  chan struct{} // closed when draining and no session is left; nil otherwise
@@ -91,6 +93,7 @@ func newLink(cfg Config) *Link {
 		cfg:       cfg,
 		helloDone: make(chan struct{}),
 		ended:     make(chan struct{}),
+		leaving:   make(chan struct{}),
 		sessions:  make(map[wire.SessionID]*Session),
 		lastRecv:  time.Now(),
 		count:     counters{start: time.Now()},
@@ -130,6 +133,13 @@ func (l *Link) Run(ctx context.Context) error {
 
 // Done is closed when the link has ended.
 func (l *Link) Done() <-chan struct{} { return l.ended }
+
+// LocalAddr returns the address of this end.
+func (l *Link) LocalAddr() net.Addr { return l.cfg.LocalAddr }
+
+// Leaving is closed when the peer has said that it takes no new sessions. Those that
+// exist go on.
+func (l *Link) Leaving() <-chan struct{} { return l.leaving }
 
 // Err returns why the link ended: nil while it runs, and when this side drained
 // it.
@@ -272,7 +282,7 @@ func (l *Link) transportError(err error) error {
 	if errors.Is(err, wire.ErrMalformed) {
 		code = wire.CodeProtocolError
 	}
-	return &Error{Code: code, Hop: wire.HopLink, Message: err.Error()}
+	return &Error{Code: code, Hop: wire.HopLink, Message: err.Error(), Cause: err}
 }
 
 // fail ends the link: every session fails with err, everybody who waits wakes

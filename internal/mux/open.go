@@ -23,7 +23,12 @@ type Request struct {
 	Trace string
 	// RequestID names the request in the logs of every hop.
 	RequestID string
+	// Cluster is where the target is, where the peer is a hub.
+	Cluster string
 }
+
+// maxCluster is the longest Request.Cluster, in bytes: that of a DNS label.
+const maxCluster = 63
 
 // MaxFirst is the longest Request.Payload, in bytes.
 const MaxFirst = 4 << 10
@@ -70,7 +75,7 @@ func (l *Link) Start(ctx context.Context, r Request) (*Session, error) {
 		return nil, l.goneAway
 	case l.draining != nil:
 		return nil, l.draining
-	case !r.Target.Fits():
+	case !r.Target.Fits() || len(r.Cluster) > maxCluster:
 		return nil, &Error{
 			Code: wire.CodeInvalidTarget, Hop: l.cfg.Hop, Refused: true, Message: "a name in the target is too long or not UTF-8",
 		}
@@ -112,7 +117,7 @@ func (l *Link) Start(ctx context.Context, r Request) (*Session, error) {
 		Kind: wire.KindOpen, Session: id, Payload: first,
 		Open: &wire.Open{
 			Target: r.Target, Window: uint64(granted), Timeout: timeout,
-			Trace: r.Trace, RequestID: r.RequestID,
+			Trace: r.Trace, RequestID: r.RequestID, Cluster: r.Cluster,
 		},
 	})
 	return s, nil
@@ -194,6 +199,30 @@ func (in *Incoming) free() {
 // Target returns what the peer wants to reach. It is the peer's word and must
 // be checked.
 func (in *Incoming) Target() wire.Target { return in.s.target }
+
+// Cluster returns where the target is, as the peer says, or "".
+func (in *Incoming) Cluster() string { return in.s.cluster }
+
+// First returns what has arrived of the stream by now, at most most bytes. What it
+// returns Read does not give once more. It is for before Accept, so that first bytes can
+// travel on with the open of a session to the next hop.
+func (in *Incoming) First(most int) []byte {
+	s := in.s
+	s.readMu.Lock()
+	defer s.readMu.Unlock()
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	first := make([]byte, 0, min(most, s.recvQ.size))
+	for len(first) < cap(first) {
+		piece := s.recvQ.pop(cap(first) - len(first))
+		first = append(first, piece.ReadOnlyData()...)
+		piece.Free()
+	}
+	// Credit for more goes with OPENED, and none before.
+	s.link.cfg.Budget.release(int64(len(first)))
+	s.readOff += wire.Offset(len(first))
+	return first
+}
 
 // RequestID returns the opener's request id, or "".
 func (in *Incoming) RequestID() string { return in.s.requestID }

@@ -124,7 +124,7 @@ func (l *Link) handleOpen(f *wire.Frame) error {
 		return nil
 	}
 	s := l.newSession(f.Session)
-	s.target, s.requestID, s.trace = f.Open.Target, f.Open.RequestID, f.Open.Trace
+	s.target, s.requestID, s.trace, s.cluster = f.Open.Target, f.Open.RequestID, f.Open.Trace, f.Open.Cluster
 	s.sendLimit = wire.Offset(f.Open.Window)
 	// What HELLO promised to every session, whatever the budget says.
 	s.recvLimit = wire.Offset(l.cfg.MinWindow)

@@ -40,6 +40,7 @@ type Session struct {
 	target    wire.Target
 	requestID string
 	trace     string
+	cluster   string
 
 	state   state
 	err     *Error        // why the session failed

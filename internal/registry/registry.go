@@ -63,6 +63,7 @@ type Registry struct {
 	mu         sync.Mutex
 	generation uint64
 	clusters   map[string]*cluster
+	changed    chan struct{} // closed when an agent comes or goes, and then made anew
 }
 
 type cluster struct {
@@ -86,7 +87,34 @@ type agent struct {
 func New(cfg Config) *Registry {
 	cfg.Wait = cmp.Or(cfg.Wait, time.Second)
 	cfg.RetryAfter = cmp.Or(cfg.RetryAfter, 2*time.Second)
-	return &Registry{cfg: cfg, clusters: make(map[string]*cluster)}
+	return &Registry{cfg: cfg, clusters: make(map[string]*cluster), changed: make(chan struct{})}
+}
+
+// Changed returns what is closed when an agent comes or goes after the call.
+func (r *Registry) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
+}
+
+// tell closes changed. mu is held.
+func (r *Registry) tell() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// Ping measures the round trip to an agent of a cluster, and returns the agent. It waits
+// for one and fails as [Registry.Open].
+func (r *Registry) Ping(ctx context.Context, name string) (Agent, time.Duration, error) {
+	a, err := r.pick(ctx, name, wanted{look: true})
+	if err != nil {
+		return Agent{}, 0, err
+	}
+	rtt, err := a.link.Ping(ctx)
+	if err != nil {
+		return a.Agent, 0, toFault(err, name, wire.Target{})
+	}
+	return a.Agent, rtt, nil
 }
 
 // Add enters a link; Cluster, Name, Instance, Version, Labels, Given and Remote of a
@@ -116,6 +144,7 @@ func (r *Registry) Add(a Agent, link *mux.Link) (remove func()) {
 	c.agents = append(c.agents, entry)
 	close(c.arrived)
 	c.arrived = make(chan struct{})
+	r.tell()
 	return func() { r.remove(entry) }
 }
 
@@ -136,6 +165,7 @@ func (r *Registry) remove(entry *agent) {
 	defer r.mu.Unlock()
 	c := r.clusters[entry.Cluster]
 	c.agents = slices.DeleteFunc(c.agents, func(a *agent) bool { return a == entry })
+	r.tell()
 }
 
 // Agents returns the connected agents of a cluster, or of all clusters when the

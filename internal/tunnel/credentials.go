@@ -14,7 +14,12 @@ import (
 // done and has negotiated protocol (ALPN). Both ends can use them. gRPC sees a
 // credentials.TLSInfo as the peer's AuthInfo.
 func Credentials(protocol string) credentials.TransportCredentials {
-	return handshaken{protocol: protocol, info: func(i credentials.TLSInfo) credentials.AuthInfo { return i }}
+	return CredentialsAs(protocol, func(i credentials.TLSInfo) credentials.AuthInfo { return i })
+}
+
+// CredentialsAs is [Credentials] where calls see what info makes of the connection.
+func CredentialsAs(protocol string, info func(credentials.TLSInfo) credentials.AuthInfo) credentials.TransportCredentials {
+	return handshaken{protocol: protocol, info: info}
 }
 
 // handshaken are gRPC credentials for connections whose handshake is done.

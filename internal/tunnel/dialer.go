@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -15,9 +13,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"google.golang.org/grpc"
 
-	culvertv1 "github.com/culvertdev/culvert/gen/culvert/v1"
 	"github.com/culvertdev/culvert/internal/mux"
-	"github.com/culvertdev/culvert/internal/tlsio"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -25,12 +21,17 @@ import (
 type DialerConfig struct {
 	// Address is the hub's host:port.
 	Address string
+	// Protocol is the ALPN name to ask for. Default [Protocol].
+	Protocol string
 	// TLS returns what verifies the hub and presents the dialler's certificate;
 	// it is called for each attempt, so that files may rotate. ALPN and the least
 	// version are filled in; without ServerName the host of Address is used.
 	TLS func() *tls.Config
 	// Dial opens the TCP connection; nil means a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Metadata returns what the call has beside the connection, such as a bearer
+	// token: pairs of lower-case names and values. Nil: nothing.
+	Metadata func(ctx context.Context) ([]string, error)
 	// Mux is the configuration of each link; Dialler and addresses are filled
 	// in.
 	Mux    mux.Config
@@ -57,20 +58,30 @@ const (
 // Dialer keeps one link to a hub, and makes a new one when it is lost.
 type Dialer struct {
 	cfg     DialerConfig
-	current atomic.Pointer[mux.Link]
-	conn    atomic.Pointer[grpc.ClientConn] // of current
+	current atomic.Pointer[Conn]
 }
 
 // NewDialer returns a dialler; Run makes it work.
 func NewDialer(cfg DialerConfig) *Dialer {
-	if cfg.Dial == nil {
-		cfg.Dial = (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext
-	}
 	return &Dialer{cfg: cfg}
 }
 
 // Link returns the link that works now, or nil.
-func (d *Dialer) Link() *mux.Link { return d.current.Load() }
+func (d *Dialer) Link() *mux.Link {
+	if c := d.current.Load(); c != nil {
+		return c.link
+	}
+	return nil
+}
+
+// Conn returns the connection of the link that works now, for calls beside the
+// link; nil when there is none. The dialler owns it.
+func (d *Dialer) Conn() grpc.ClientConnInterface {
+	if c := d.current.Load(); c != nil {
+		return c.grpc
+	}
+	return nil
+}
 
 // Run connects and reconnects until ctx ends, which drops the link at once.
 // For an orderly end call Shutdown first.
@@ -133,104 +144,18 @@ func (d *Dialer) Shutdown(ctx context.Context, code wire.Code, message string) e
 // once makes one connection and runs its link to the end. The error is never
 // nil.
 func (d *Dialer) once(ctx context.Context, up func()) error {
-	conn, err := d.connect(ctx)
+	conn, err := Connect(ctx, d.cfg)
 	if err != nil {
 		return err
 	}
-	given := atomic.Bool{}
-	cc, err := grpc.NewClient("passthrough:///"+d.cfg.Address,
-		grpc.WithTransportCredentials(Credentials(Protocol)),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-			if given.Swap(true) {
-				return nil, errors.New("the connection was lost")
-			}
-			return conn, nil
-		}),
-		grpc.WithDefaultCallOptions(
-			grpc.ForceCodecV2(wire.Codec{}), grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-		grpc.WithKeepaliveParams(clientKeepalive),
-		grpc.WithStaticStreamWindowSize(transportWindow),
-		grpc.WithStaticConnWindowSize(transportWindow),
-		grpc.WithMaxHeaderListSize(maxHeaders),
-		grpc.WithWriteBufferSize(writeBuffer),
-		grpc.WithReadBufferSize(0),
-		grpc.WithDisableServiceConfig(),
-		grpc.WithIdleTimeout(0),
-	)
-	if err != nil {
-		return errors.Join(fmt.Errorf("grpc client: %w", err), conn.Close())
+	d.current.Store(conn)
+	conn.link.StatusChanged() // it may have, before anybody could find the link
+	up()
+	select {
+	case <-conn.Done():
+	case <-ctx.Done():
+		conn.Close()
 	}
-	err = d.runStream(ctx, cc, conn, up)
-	// gRPC owns the connection once it took it; closing twice does no harm.
-	return errors.Join(err, ignoreClosed(cc.Close()), ignoreClosed(conn.Close()))
-}
-
-// ignoreClosed drops what closing says about a connection that is closed or
-// broken already.
-func ignoreClosed(err error) error {
-	var op *net.OpError
-	if errors.Is(err, net.ErrClosed) || errors.As(err, &op) {
-		return nil
-	}
-	return err
-}
-
-func (d *Dialer) runStream(ctx context.Context, cc *grpc.ClientConn, conn net.Conn, up func()) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := culvertv1.NewTunnelServiceClient(cc).Connect(ctx)
-	if err != nil {
-		return fmt.Errorf("open the tunnel stream: %w", err)
-	}
-	cfg := d.cfg.Mux
-	cfg.Dialler = true
-	cfg.LocalAddr, cfg.RemoteAddr = conn.LocalAddr(), conn.RemoteAddr()
-	transport := &clientTransport{stream: stream, cancel: cancel}
-	link := mux.New(transport, cfg)
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		if _, err := link.Peer(ctx); err != nil {
-			return // Run says why
-		}
-		d.conn.Store(cc)
-		d.current.Store(link)
-		link.StatusChanged() // it may have, before anybody could find the link
-		up()
-		<-link.Done()
-		d.current.CompareAndSwap(link, nil)
-		d.conn.CompareAndSwap(cc, nil)
-	})
-	err = link.Run(ctx)
-	transport.end()
-	watch.Wait()
-	if err == nil {
-		err = &mux.Error{Code: wire.CodeDraining, Hop: cfg.Hop, Message: "this side drained the tunnel"}
-	}
-	return err
-}
-
-// connect opens TCP and TLS to the hub.
-func (d *Dialer) connect(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	raw, err := d.cfg.Dial(ctx, "tcp", d.cfg.Address)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the hub: %w", err)
-	}
-	cfg := d.cfg.TLS().Clone()
-	cfg.NextProtos = []string{Protocol}
-	cfg.MinVersion = tls.VersionTLS13
-	if cfg.ServerName == "" {
-		host, _, err := net.SplitHostPort(d.cfg.Address)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("hub address: %w", err), raw.Close())
-		}
-		cfg.ServerName = host
-	}
-	conn := tlsio.Client(raw, cfg)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("tls with the hub as %q: %w", cfg.ServerName, err), ignoreClosed(raw.Close()))
-	}
-	conn.Bulk()
-	return &hubConn{Conn: conn}, nil
+	d.current.CompareAndSwap(conn, nil)
+	return conn.Wait()
 }

@@ -24,7 +24,7 @@ type hubConn struct {
 // Read implements [net.Conn].
 func (c *hubConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if verdict := explainAlert(err); verdict != nil {
+	if verdict := c.explain(err); verdict != nil {
 		err = verdict
 	}
 	return n, err
@@ -52,12 +52,12 @@ func (c *hubConn) verdict() error {
 	for err == nil {
 		_, err = c.Conn.Read(buf[:])
 	}
-	return explainAlert(err)
+	return c.explain(err)
 }
 
-// explainAlert says what an alert of the hub means; it returns nil for an error
+// explain says what an alert of the hub means; it returns nil for an error
 // that is none.
-func explainAlert(err error) error {
+func (c *hubConn) explain(err error) error {
 	var op *net.OpError
 	if !errors.As(err, &op) || op.Op != "remote error" {
 		return nil
@@ -65,6 +65,9 @@ func explainAlert(err error) error {
 	what := "the hub ended the connection"
 	if strings.Contains(op.Err.Error(), "certificate") {
 		what = "the hub refused this agent's certificate"
+		if c.ConnectionState().NegotiatedProtocol == ClientProtocol {
+			what = "the hub refused this client's certificate"
+		}
 	}
 	return fmt.Errorf("%s, the hub's log says why: %w", what, err)
 }

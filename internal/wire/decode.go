@@ -177,6 +177,8 @@ func (o *Open) readField(c *cursor, num uint64, typ int, val uint64) (err error)
 		o.Trace, err = c.text(val, maxText)
 	case num == 7 && typ == typeBytes:
 		o.RequestID, err = c.text(val, maxText)
+	case num == 8 && typ == typeBytes:
+		o.Cluster, err = c.text(val, maxName)
 	case typ == typeBytes:
 		c.skip(int(val))
 	}
@@ -378,6 +380,9 @@ func readTarget(c *cursor, end int) (Target, error) {
 		case TargetKubernetesTLS:
 			c.skip(int(val))
 			t = KubernetesTLS()
+		case TargetHub:
+			c.skip(int(val))
+			t = Hub()
 		case TargetService:
 			t, err = readService(c, bodyEnd)
 		case TargetAddress:

@@ -238,7 +238,8 @@ func appendBody(dst []byte, f *Frame) []byte {
 		dst = appendUint(dst, 3, o.Window)
 		dst = appendUint(dst, 4, millis(o.Timeout))
 		dst = appendString(dst, 5, o.Trace)
-		return appendString(dst, 7, o.RequestID)
+		dst = appendString(dst, 7, o.RequestID)
+		return appendString(dst, 8, o.Cluster)
 	case KindRefused, KindReset:
 		dst = appendUint(dst, 1, uint64(f.Session))
 		dst = appendUint(dst, 2, uint64(f.Code))
@@ -299,7 +300,7 @@ func appendTarget(dst []byte, t *Target) []byte {
 	switch t.Kind {
 	case TargetUnknown:
 		return dst
-	case TargetKubernetesAPI, TargetKubernetesTLS:
+	case TargetKubernetesAPI, TargetKubernetesTLS, TargetHub:
 	case TargetService:
 		body = appendString(body, 1, t.Namespace)
 		body = appendString(body, 2, t.Name)

@@ -150,6 +150,8 @@ type Open struct {
 	// Trace is a W3C traceparent, or empty.
 	Trace     string
 	RequestID string
+	// Cluster is where the target is, for a peer that is a hub.
+	Cluster string
 }
 
 // Status is the body of a Status frame: how ready its sender is for sessions. It is
@@ -189,6 +191,7 @@ const (
 	TargetService       TargetKind = 2
 	TargetAddress       TargetKind = 3
 	TargetKubernetesTLS TargetKind = 4
+	TargetHub           TargetKind = 5
 )
 
 // Target is what a session leads to. It is comparable, so it can key a pool.

@@ -14,6 +14,10 @@ func KubernetesAPI() Target { return Target{Kind: TargetKubernetesAPI} }
 // server as raw bytes: the caller's TLS ends there.
 func KubernetesTLS() Target { return Target{Kind: TargetKubernetesTLS} }
 
+// Hub returns the target that stands for the HTTP of the peer's own port, where the
+// peer is a hub.
+func Hub() Target { return Target{Kind: TargetHub} }
+
 // Service returns the target of a Kubernetes Service.
 func Service(namespace, name, port, scheme string) Target {
 	return Target{Kind: TargetService, Namespace: namespace, Name: name, Port: port, Scheme: scheme}
@@ -39,13 +43,15 @@ func (t Target) Fits() bool {
 }
 
 // String returns the target in the form that logs and errors use:
-// "kubernetes", "kubernetes-tls", "service https:default/web:8443" or "tcp db.prod.svc:5432".
+// "kubernetes", "kubernetes-tls", "hub", "service https:default/web:8443" or "tcp db.prod.svc:5432".
 func (t Target) String() string {
 	switch t.Kind {
 	case TargetKubernetesAPI:
 		return "kubernetes"
 	case TargetKubernetesTLS:
 		return "kubernetes-tls"
+	case TargetHub:
+		return "hub"
 	case TargetService:
 		s := "service "
 		if t.Scheme != "" {

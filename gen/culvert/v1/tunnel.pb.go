@@ -749,7 +749,10 @@ type Open struct {
 	// one round trip. They count against the initial window.
 	Payload []byte `protobuf:"bytes,6,opt,name=payload,proto3" json:"payload,omitempty"`
 	// request_id names the caller's request in logs of every hop.
-	RequestId     string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// cluster is where the target is, for a peer that knows clusters: a client
+	// sends it to a hub. An agent is a cluster's own and ignores it.
+	Cluster       string `protobuf:"bytes,8,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -833,6 +836,13 @@ func (x *Open) GetRequestId() string {
 	return ""
 }
 
+func (x *Open) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
 // Target is what a session leads to. It is resolved and dialled by the peer.
 type Target struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -842,6 +852,7 @@ type Target struct {
 	//	*Target_Service
 	//	*Target_Address
 	//	*Target_KubernetesTls
+	//	*Target_Hub
 	Kind          isTarget_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -920,6 +931,15 @@ func (x *Target) GetKubernetesTls() *KubernetesTls {
 	return nil
 }
 
+func (x *Target) GetHub() *Hub {
+	if x != nil {
+		if x, ok := x.Kind.(*Target_Hub); ok {
+			return x.Hub
+		}
+	}
+	return nil
+}
+
 type isTarget_Kind interface {
 	isTarget_Kind()
 }
@@ -948,6 +968,13 @@ type Target_KubernetesTls struct {
 	KubernetesTls *KubernetesTls `protobuf:"bytes,4,opt,name=kubernetes_tls,json=kubernetesTls,proto3,oneof"`
 }
 
+type Target_Hub struct {
+	// hub is the HTTP of a hub's own port, for a client that is connected to it:
+	// the session carries HTTP/1.1 or HTTP/2 as the port's TLS would. Each request
+	// has its own credential. Agents refuse it.
+	Hub *Hub `protobuf:"bytes,5,opt,name=hub,proto3,oneof"`
+}
+
 func (*Target_KubernetesApi) isTarget_Kind() {}
 
 func (*Target_Service) isTarget_Kind() {}
@@ -955,6 +982,8 @@ func (*Target_Service) isTarget_Kind() {}
 func (*Target_Address) isTarget_Kind() {}
 
 func (*Target_KubernetesTls) isTarget_Kind() {}
+
+func (*Target_Hub) isTarget_Kind() {}
 
 // KubernetesApi has no parameters.
 type KubernetesApi struct {
@@ -1030,6 +1059,43 @@ func (*KubernetesTls) Descriptor() ([]byte, []int) {
 	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{7}
 }
 
+// Hub has no parameters.
+type Hub struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hub) Reset() {
+	*x = Hub{}
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hub) ProtoMessage() {}
+
+func (x *Hub) ProtoReflect() protoreflect.Message {
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hub.ProtoReflect.Descriptor instead.
+func (*Hub) Descriptor() ([]byte, []int) {
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{8}
+}
+
 // Service names a Kubernetes Service. The session carries HTTP/1.1 requests
 // that the peer forwards to it.
 type Service struct {
@@ -1049,7 +1115,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[8]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1127,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[8]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1140,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{8}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Service) GetNamespace() string {
@@ -1118,7 +1184,7 @@ type Address struct {
 
 func (x *Address) Reset() {
 	*x = Address{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[9]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1196,7 @@ func (x *Address) String() string {
 func (*Address) ProtoMessage() {}
 
 func (x *Address) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[9]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1209,7 @@ func (x *Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Address.ProtoReflect.Descriptor instead.
 func (*Address) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{9}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Address) GetHost() string {
@@ -1173,7 +1239,7 @@ type Opened struct {
 
 func (x *Opened) Reset() {
 	*x = Opened{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[10]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1251,7 @@ func (x *Opened) String() string {
 func (*Opened) ProtoMessage() {}
 
 func (x *Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[10]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1264,7 @@ func (x *Opened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opened.ProtoReflect.Descriptor instead.
 func (*Opened) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{10}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Opened) GetSession() uint64 {
@@ -1230,7 +1296,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[11]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1308,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[11]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1321,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{11}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Refused) GetSession() uint64 {
@@ -1297,7 +1363,7 @@ type Data struct {
 
 func (x *Data) Reset() {
 	*x = Data{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[12]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1375,7 @@ func (x *Data) String() string {
 func (*Data) ProtoMessage() {}
 
 func (x *Data) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[12]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1388,7 @@ func (x *Data) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Data.ProtoReflect.Descriptor instead.
 func (*Data) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{12}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Data) GetSession() uint64 {
@@ -1351,7 +1417,7 @@ type Fin struct {
 
 func (x *Fin) Reset() {
 	*x = Fin{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[13]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1429,7 @@ func (x *Fin) String() string {
 func (*Fin) ProtoMessage() {}
 
 func (x *Fin) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[13]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1442,7 @@ func (x *Fin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fin.ProtoReflect.Descriptor instead.
 func (*Fin) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{13}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Fin) GetSession() uint64 {
@@ -1404,7 +1470,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[14]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1482,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[14]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1495,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{14}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Stop) GetSession() uint64 {
@@ -1452,7 +1518,7 @@ type Reset struct {
 
 func (x *Reset) Reset() {
 	*x = Reset{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[15]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1530,7 @@ func (x *Reset) String() string {
 func (*Reset) ProtoMessage() {}
 
 func (x *Reset) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[15]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1543,7 @@ func (x *Reset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reset.ProtoReflect.Descriptor instead.
 func (*Reset) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{15}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Reset) GetSession() uint64 {
@@ -1521,7 +1587,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[16]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1599,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[16]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1612,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{16}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Credit) GetSession() uint64 {
@@ -1575,7 +1641,7 @@ type Reclaim struct {
 
 func (x *Reclaim) Reset() {
 	*x = Reclaim{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[17]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1653,7 @@ func (x *Reclaim) String() string {
 func (*Reclaim) ProtoMessage() {}
 
 func (x *Reclaim) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[17]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1666,7 @@ func (x *Reclaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reclaim.ProtoReflect.Descriptor instead.
 func (*Reclaim) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{17}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Reclaim) GetSession() uint64 {
@@ -1631,7 +1697,7 @@ type Returned struct {
 
 func (x *Returned) Reset() {
 	*x = Returned{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[18]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1709,7 @@ func (x *Returned) String() string {
 func (*Returned) ProtoMessage() {}
 
 func (x *Returned) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[18]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1722,7 @@ func (x *Returned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returned.ProtoReflect.Descriptor instead.
 func (*Returned) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{18}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Returned) GetSession() uint64 {
@@ -1684,7 +1750,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[19]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1762,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[19]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1775,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{19}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Ping) GetSent() uint64 {
@@ -1729,7 +1795,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[20]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +1807,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[20]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +1820,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{20}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Pong) GetSent() uint64 {
@@ -1783,7 +1849,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[21]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +1861,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[21]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +1874,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{21}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GoAway) GetCode() Code {
@@ -1853,7 +1919,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[22]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +1931,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[22]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +1944,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{22}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Status) GetKubernetes() *Readiness {
@@ -1904,7 +1970,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[23]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +1982,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_tunnel_proto_msgTypes[23]
+	mi := &file_culvert_v1_tunnel_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +1995,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{23}
+	return file_culvert_v1_tunnel_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Readiness) GetReady() bool {
@@ -1993,7 +2059,7 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\x04name\x18\t \x01(\tR\x04name\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd2\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xec\x01\n" +
 	"\x04Open\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12*\n" +
 	"\x06target\x18\x02 \x01(\v2\x12.culvert.v1.TargetR\x06target\x12\x16\n" +
@@ -2003,15 +2069,18 @@ const file_culvert_v1_tunnel_proto_rawDesc = "" +
 	"\x05trace\x18\x05 \x01(\tR\x05trace\x12\x18\n" +
 	"\apayload\x18\x06 \x01(\fR\apayload\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\a \x01(\tR\trequestId\"\xfa\x01\n" +
+	"request_id\x18\a \x01(\tR\trequestId\x12\x18\n" +
+	"\acluster\x18\b \x01(\tR\acluster\"\x9f\x02\n" +
 	"\x06Target\x12B\n" +
 	"\x0ekubernetes_api\x18\x01 \x01(\v2\x19.culvert.v1.KubernetesApiH\x00R\rkubernetesApi\x12/\n" +
 	"\aservice\x18\x02 \x01(\v2\x13.culvert.v1.ServiceH\x00R\aservice\x12/\n" +
 	"\aaddress\x18\x03 \x01(\v2\x13.culvert.v1.AddressH\x00R\aaddress\x12B\n" +
-	"\x0ekubernetes_tls\x18\x04 \x01(\v2\x19.culvert.v1.KubernetesTlsH\x00R\rkubernetesTlsB\x06\n" +
+	"\x0ekubernetes_tls\x18\x04 \x01(\v2\x19.culvert.v1.KubernetesTlsH\x00R\rkubernetesTls\x12#\n" +
+	"\x03hub\x18\x05 \x01(\v2\x0f.culvert.v1.HubH\x00R\x03hubB\x06\n" +
 	"\x04kind\"\x0f\n" +
 	"\rKubernetesApi\"\x0f\n" +
-	"\rKubernetesTls\"g\n" +
+	"\rKubernetesTls\"\x05\n" +
+	"\x03Hub\"g\n" +
 	"\aService\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -2118,7 +2187,7 @@ func file_culvert_v1_tunnel_proto_rawDescGZIP() []byte {
 }
 
 var file_culvert_v1_tunnel_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_culvert_v1_tunnel_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_culvert_v1_tunnel_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_culvert_v1_tunnel_proto_goTypes = []any{
 	(Code)(0),               // 0: culvert.v1.Code
 	(Hop)(0),                // 1: culvert.v1.Hop
@@ -2130,62 +2199,64 @@ var file_culvert_v1_tunnel_proto_goTypes = []any{
 	(*Target)(nil),          // 7: culvert.v1.Target
 	(*KubernetesApi)(nil),   // 8: culvert.v1.KubernetesApi
 	(*KubernetesTls)(nil),   // 9: culvert.v1.KubernetesTls
-	(*Service)(nil),         // 10: culvert.v1.Service
-	(*Address)(nil),         // 11: culvert.v1.Address
-	(*Opened)(nil),          // 12: culvert.v1.Opened
-	(*Refused)(nil),         // 13: culvert.v1.Refused
-	(*Data)(nil),            // 14: culvert.v1.Data
-	(*Fin)(nil),             // 15: culvert.v1.Fin
-	(*Stop)(nil),            // 16: culvert.v1.Stop
-	(*Reset)(nil),           // 17: culvert.v1.Reset
-	(*Credit)(nil),          // 18: culvert.v1.Credit
-	(*Reclaim)(nil),         // 19: culvert.v1.Reclaim
-	(*Returned)(nil),        // 20: culvert.v1.Returned
-	(*Ping)(nil),            // 21: culvert.v1.Ping
-	(*Pong)(nil),            // 22: culvert.v1.Pong
-	(*GoAway)(nil),          // 23: culvert.v1.GoAway
-	(*Status)(nil),          // 24: culvert.v1.Status
-	(*Readiness)(nil),       // 25: culvert.v1.Readiness
-	nil,                     // 26: culvert.v1.Hello.LabelsEntry
+	(*Hub)(nil),             // 10: culvert.v1.Hub
+	(*Service)(nil),         // 11: culvert.v1.Service
+	(*Address)(nil),         // 12: culvert.v1.Address
+	(*Opened)(nil),          // 13: culvert.v1.Opened
+	(*Refused)(nil),         // 14: culvert.v1.Refused
+	(*Data)(nil),            // 15: culvert.v1.Data
+	(*Fin)(nil),             // 16: culvert.v1.Fin
+	(*Stop)(nil),            // 17: culvert.v1.Stop
+	(*Reset)(nil),           // 18: culvert.v1.Reset
+	(*Credit)(nil),          // 19: culvert.v1.Credit
+	(*Reclaim)(nil),         // 20: culvert.v1.Reclaim
+	(*Returned)(nil),        // 21: culvert.v1.Returned
+	(*Ping)(nil),            // 22: culvert.v1.Ping
+	(*Pong)(nil),            // 23: culvert.v1.Pong
+	(*GoAway)(nil),          // 24: culvert.v1.GoAway
+	(*Status)(nil),          // 25: culvert.v1.Status
+	(*Readiness)(nil),       // 26: culvert.v1.Readiness
+	nil,                     // 27: culvert.v1.Hello.LabelsEntry
 }
 var file_culvert_v1_tunnel_proto_depIdxs = []int32{
 	4,  // 0: culvert.v1.ConnectRequest.frames:type_name -> culvert.v1.Frame
 	4,  // 1: culvert.v1.ConnectResponse.frames:type_name -> culvert.v1.Frame
 	5,  // 2: culvert.v1.Frame.hello:type_name -> culvert.v1.Hello
 	6,  // 3: culvert.v1.Frame.open:type_name -> culvert.v1.Open
-	12, // 4: culvert.v1.Frame.opened:type_name -> culvert.v1.Opened
-	13, // 5: culvert.v1.Frame.refused:type_name -> culvert.v1.Refused
-	14, // 6: culvert.v1.Frame.data:type_name -> culvert.v1.Data
-	15, // 7: culvert.v1.Frame.fin:type_name -> culvert.v1.Fin
-	16, // 8: culvert.v1.Frame.stop:type_name -> culvert.v1.Stop
-	17, // 9: culvert.v1.Frame.reset:type_name -> culvert.v1.Reset
-	18, // 10: culvert.v1.Frame.credit:type_name -> culvert.v1.Credit
-	19, // 11: culvert.v1.Frame.reclaim:type_name -> culvert.v1.Reclaim
-	20, // 12: culvert.v1.Frame.returned:type_name -> culvert.v1.Returned
-	21, // 13: culvert.v1.Frame.ping:type_name -> culvert.v1.Ping
-	22, // 14: culvert.v1.Frame.pong:type_name -> culvert.v1.Pong
-	23, // 15: culvert.v1.Frame.go_away:type_name -> culvert.v1.GoAway
-	24, // 16: culvert.v1.Frame.status:type_name -> culvert.v1.Status
-	26, // 17: culvert.v1.Hello.labels:type_name -> culvert.v1.Hello.LabelsEntry
+	13, // 4: culvert.v1.Frame.opened:type_name -> culvert.v1.Opened
+	14, // 5: culvert.v1.Frame.refused:type_name -> culvert.v1.Refused
+	15, // 6: culvert.v1.Frame.data:type_name -> culvert.v1.Data
+	16, // 7: culvert.v1.Frame.fin:type_name -> culvert.v1.Fin
+	17, // 8: culvert.v1.Frame.stop:type_name -> culvert.v1.Stop
+	18, // 9: culvert.v1.Frame.reset:type_name -> culvert.v1.Reset
+	19, // 10: culvert.v1.Frame.credit:type_name -> culvert.v1.Credit
+	20, // 11: culvert.v1.Frame.reclaim:type_name -> culvert.v1.Reclaim
+	21, // 12: culvert.v1.Frame.returned:type_name -> culvert.v1.Returned
+	22, // 13: culvert.v1.Frame.ping:type_name -> culvert.v1.Ping
+	23, // 14: culvert.v1.Frame.pong:type_name -> culvert.v1.Pong
+	24, // 15: culvert.v1.Frame.go_away:type_name -> culvert.v1.GoAway
+	25, // 16: culvert.v1.Frame.status:type_name -> culvert.v1.Status
+	27, // 17: culvert.v1.Hello.labels:type_name -> culvert.v1.Hello.LabelsEntry
 	7,  // 18: culvert.v1.Open.target:type_name -> culvert.v1.Target
 	8,  // 19: culvert.v1.Target.kubernetes_api:type_name -> culvert.v1.KubernetesApi
-	10, // 20: culvert.v1.Target.service:type_name -> culvert.v1.Service
-	11, // 21: culvert.v1.Target.address:type_name -> culvert.v1.Address
+	11, // 20: culvert.v1.Target.service:type_name -> culvert.v1.Service
+	12, // 21: culvert.v1.Target.address:type_name -> culvert.v1.Address
 	9,  // 22: culvert.v1.Target.kubernetes_tls:type_name -> culvert.v1.KubernetesTls
-	0,  // 23: culvert.v1.Refused.code:type_name -> culvert.v1.Code
-	1,  // 24: culvert.v1.Refused.hop:type_name -> culvert.v1.Hop
-	0,  // 25: culvert.v1.Reset.code:type_name -> culvert.v1.Code
-	1,  // 26: culvert.v1.Reset.hop:type_name -> culvert.v1.Hop
-	0,  // 27: culvert.v1.GoAway.code:type_name -> culvert.v1.Code
-	25, // 28: culvert.v1.Status.kubernetes:type_name -> culvert.v1.Readiness
-	0,  // 29: culvert.v1.Readiness.code:type_name -> culvert.v1.Code
-	2,  // 30: culvert.v1.TunnelService.Connect:input_type -> culvert.v1.ConnectRequest
-	3,  // 31: culvert.v1.TunnelService.Connect:output_type -> culvert.v1.ConnectResponse
-	31, // [31:32] is the sub-list for method output_type
-	30, // [30:31] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	10, // 23: culvert.v1.Target.hub:type_name -> culvert.v1.Hub
+	0,  // 24: culvert.v1.Refused.code:type_name -> culvert.v1.Code
+	1,  // 25: culvert.v1.Refused.hop:type_name -> culvert.v1.Hop
+	0,  // 26: culvert.v1.Reset.code:type_name -> culvert.v1.Code
+	1,  // 27: culvert.v1.Reset.hop:type_name -> culvert.v1.Hop
+	0,  // 28: culvert.v1.GoAway.code:type_name -> culvert.v1.Code
+	26, // 29: culvert.v1.Status.kubernetes:type_name -> culvert.v1.Readiness
+	0,  // 30: culvert.v1.Readiness.code:type_name -> culvert.v1.Code
+	2,  // 31: culvert.v1.TunnelService.Connect:input_type -> culvert.v1.ConnectRequest
+	3,  // 32: culvert.v1.TunnelService.Connect:output_type -> culvert.v1.ConnectResponse
+	32, // [32:33] is the sub-list for method output_type
+	31, // [31:32] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_culvert_v1_tunnel_proto_init() }
@@ -2215,6 +2286,7 @@ func file_culvert_v1_tunnel_proto_init() {
 		(*Target_Service)(nil),
 		(*Target_Address)(nil),
 		(*Target_KubernetesTls)(nil),
+		(*Target_Hub)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2222,7 +2294,7 @@ func file_culvert_v1_tunnel_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_culvert_v1_tunnel_proto_rawDesc), len(file_culvert_v1_tunnel_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

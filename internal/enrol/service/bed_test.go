@@ -22,6 +22,7 @@ import (
 	"github.com/culvertdev/culvert/internal/pki"
 	"github.com/culvertdev/culvert/internal/store"
 	"github.com/culvertdev/culvert/internal/tunnel"
+	"github.com/culvertdev/culvert/internal/tunnel/acceptor"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -68,7 +69,7 @@ type bed struct {
 	log     *lines
 	enrol   string // address for enrolment
 	tunnel  string // address for tunnels
-	tunnels *tunnel.Server
+	tunnels *acceptor.Server
 	links   chan *mux.Link
 }
 
@@ -170,9 +171,9 @@ func (b *bed) serveTunnels(pair *pki.KeyPair, log *slog.Logger) {
 		VerifyConnection: func(state tls.ConnectionState) error { _, err := cluster(state); return err },
 	})
 	b.tunnel = ln.Addr().String()
-	b.tunnels = tunnel.NewServer(tunnel.ServerConfig{
+	b.tunnels = acceptor.NewServer(acceptor.ServerConfig{
 		Cluster: cluster,
-		Register: func(_ tunnel.Peer, link *mux.Link) func() {
+		Register: func(_ acceptor.Peer, link *mux.Link) func() {
 			b.links <- link
 			return func() {}
 		},

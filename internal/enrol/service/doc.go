@@ -9,7 +9,7 @@
 //	enrolment, err := service.New(service.Config{Issuer: agentsCA, State: store, …})
 //	server := service.NewServer(enrolment)
 //	go server.Serve(port.Enrol())
-//	tunnels := tunnel.NewServer(tunnel.ServerConfig{Renew: enrolment.Renew, …})
+//	tunnels := acceptor.NewServer(acceptor.ServerConfig{Renew: enrolment.Renew, …})
 //
 // # What the hub decides
 //

@@ -10,14 +10,14 @@ import (
 	culvertv1 "github.com/culvertdev/culvert/gen/culvert/v1"
 	"github.com/culvertdev/culvert/internal/pki"
 	"github.com/culvertdev/culvert/internal/store"
-	"github.com/culvertdev/culvert/internal/tunnel"
+	"github.com/culvertdev/culvert/internal/tunnel/acceptor"
 )
 
-// Renew is a tunnel.RenewFunc: it gives the agent of a live link a certificate of
+// Renew is a acceptor.RenewFunc: it gives the agent of a live link a certificate of
 // the same cluster, and the hub's CAs. What the agent shows has to come from this
 // hub's own CA: one that an operator made elsewhere, for as long as they chose,
 // does not turn into one of the hub's.
-func (s *Service) Renew(_ context.Context, who tunnel.Renewal, req *culvertv1.RenewRequest) (*culvertv1.RenewResponse, *x509.Certificate, error) {
+func (s *Service) Renew(_ context.Context, who acceptor.Renewal, req *culvertv1.RenewRequest) (*culvertv1.RenewResponse, *x509.Certificate, error) {
 	b := basis{
 		cluster: who.Cluster, remote: who.Addr.String(),
 		previous:   store.SerialOf(who.Certificate.SerialNumber),
@@ -40,7 +40,7 @@ func (s *Service) Renew(_ context.Context, who tunnel.Renewal, req *culvertv1.Re
 }
 
 // renew returns nil when no certificate was asked for.
-func (s *Service) renew(who tunnel.Renewal, req *culvertv1.RenewRequest, b basis) (*pki.Issued, error) {
+func (s *Service) renew(who acceptor.Renewal, req *culvertv1.RenewRequest, b basis) (*pki.Issued, error) {
 	if wait := s.renewals.take(b.cluster, time.Now()); wait > 0 {
 		return nil, &refusal{
 			code: codes.ResourceExhausted, reason: culvertv1.EnrolmentReason_ENROLMENT_REASON_TOO_MANY,

@@ -17,6 +17,7 @@ import (
 	"github.com/culvertdev/culvert/internal/enrol/service"
 	"github.com/culvertdev/culvert/internal/pki"
 	"github.com/culvertdev/culvert/internal/tunnel"
+	"github.com/culvertdev/culvert/internal/tunnel/acceptor"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -138,7 +139,7 @@ func TestRenew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		who := tunnel.Renewal{Cluster: "edge-1", Addr: address{}, Certificate: foreign.Certificate}
+		who := acceptor.Renewal{Cluster: "edge-1", Addr: address{}, Certificate: foreign.Certificate}
 		_, _, err = b.service.Renew(t.Context(), who, &culvertv1.RenewRequest{Csr: csr})
 		if err == nil || !strings.Contains(err.Error(), "whoever made it has to renew it") {
 			t.Errorf("%v", err)

@@ -78,6 +78,8 @@ type Config struct {
 	// Clusters returns the names of all clusters that are known, of which a caller is
 	// shown those that the policy lets them reach. It is required with Kubeconfig.
 	Clusters func() ([]string, error)
+	// Self is what callers ask about themselves. Nil: those paths are not found.
+	Self *Self
 }
 
 // Validate names every required field that is missing.

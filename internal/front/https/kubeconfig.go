@@ -1,9 +1,7 @@
 package https
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -185,21 +183,8 @@ func (h *Handler) getAs(ctx context.Context, v *visit, path string) (*http.Respo
 
 // listKubeconfigs names the clusters that the caller may reach, and no others.
 func (h *Handler) listKubeconfigs(v *visit) error {
-	if err := h.admit(v); err != nil {
-		return err
-	}
 	v.takeCredential()
-	if err := h.identify(v, ""); err != nil {
-		return err
-	}
-	switch as, err := identity.ParseAssumed(v.r.Header); {
-	case err != nil:
-		return err
-	case as != nil: // who may act as somebody else is decided for each cluster
-		return &fault.Error{Hop: wire.HopHub, Op: "list clusters", Code: wire.CodePermissionDenied,
-			Err: errors.New("clusters are listed as oneself: leave the Impersonate headers out")}
-	}
-	if err := h.limit(v); err != nil {
+	if err := h.authenticateSelf(v); err != nil {
 		return err
 	}
 	names, err := h.cfg.Clusters()
@@ -213,18 +198,13 @@ func (h *Handler) listKubeconfigs(v *visit) error {
 		Items []item `json:"items"`
 	}{Items: []item{}}
 	for _, name := range names {
-		one := &visit{r: v.r, caller: v.caller, to: route.Route{Cluster: name, Target: wire.KubernetesAPI()}}
-		_, err := h.probe(one)
-		if f := fault.As(err); err != nil && (f == nil || f.Code != wire.CodePermissionDenied) {
+		may, err := h.mayReach(v, name)
+		if err != nil {
 			return err
 		}
-		if err == nil {
+		if may {
 			reached.Items = append(reached.Items, item{name})
 		}
 	}
-	var body bytes.Buffer
-	if err := json.NewEncoder(&body).Encode(reached); err != nil {
-		return &fault.Error{Hop: wire.HopHub, Op: "list clusters", Code: wire.CodeInternal, Err: err}
-	}
-	return h.text(v.x, "application/json", body.Bytes())
+	return h.json(v, reached)
 }

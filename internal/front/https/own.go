@@ -23,6 +23,9 @@ func (h *Handler) serveOwn(v *visit) error {
 	if h.isKubeconfig(v.to.Own) {
 		return h.serveKubeconfig(v)
 	}
+	if h.isSelf(v.to.Own) {
+		return h.serveSelf(v)
+	}
 	if h.cfg.Admin != nil && strings.HasPrefix(v.to.Own, adminPaths) {
 		return h.serveAdmin(v)
 	}

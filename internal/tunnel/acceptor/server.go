@@ -1,4 +1,6 @@
-package tunnel
+// Package acceptor is the hub's end of tunnels: those of agents ([Server]), whose
+// certificates say whose they are, and those of clients ([Clients]).
+package acceptor
 
 import (
 	"context"
@@ -7,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +21,7 @@ import (
 	culvertv1 "github.com/culvertdev/culvert/gen/culvert/v1"
 	"github.com/culvertdev/culvert/internal/mux"
 	"github.com/culvertdev/culvert/internal/telemetry"
+	"github.com/culvertdev/culvert/internal/tunnel"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -64,19 +68,9 @@ type Server struct {
 // NewServer returns a server; Serve makes it work.
 func NewServer(cfg ServerConfig) *Server {
 	s := &Server{cfg: cfg, links: make(map[*mux.Link]*held)}
-	s.grpc = grpc.NewServer(append(interceptors(cfg.Logger, cfg.Metrics, s.authenticate),
-		grpc.Creds(serverCredentials()),
-		grpc.ForceServerCodecV2(wire.Codec{}),
-		grpc.KeepaliveParams(serverKeepalive),
-		grpc.KeepaliveEnforcementPolicy(enforcement),
-		grpc.StaticStreamWindowSize(transportWindow),
-		grpc.StaticConnWindowSize(transportWindow),
-		grpc.WriteBufferSize(writeBuffer),
-		grpc.ReadBufferSize(0),
-		grpc.MaxRecvMsgSize(maxMessage),
-		grpc.MaxHeaderListSize(maxHeaders),
-		grpc.MaxConcurrentStreams(16),
-		grpc.ConnectionTimeout(10*time.Second),
+	s.grpc = grpc.NewServer(slices.Concat(
+		interceptors(cfg.Logger, cfg.Metrics, s.authenticate), tunnel.ServerOptions(),
+		[]grpc.ServerOption{grpc.Creds(serverCredentials())},
 	)...)
 	culvertv1.RegisterTunnelServiceServer(s.grpc, &service{server: s})
 	culvertv1.RegisterEnrolmentServiceServer(s.grpc, renewal{server: s})
@@ -102,25 +96,10 @@ func (s *Server) Shutdown(ctx context.Context, code wire.Code, message string) e
 		links = append(links, l)
 	}
 	s.mu.Unlock()
-	errs := make([]error, len(links))
-	var drains sync.WaitGroup
-	for i, l := range links {
-		drains.Go(func() { errs[i] = l.Drain(ctx, code, message) })
-	}
-	drains.Wait()
-	stopped := make(chan struct{})
-	go func() {
-		s.grpc.GracefulStop() // flushes what the links sent last
-		close(stopped)
-	}()
-	select {
-	case <-stopped:
-	case <-ctx.Done():
-		s.grpc.Stop()
-		<-stopped
-	}
+	err := drainLinks(ctx, links, code, message)
+	stopServer(ctx, s.grpc)
 	s.running.Wait()
-	return errors.Join(errs...)
+	return err
 }
 
 type identityKey struct{}

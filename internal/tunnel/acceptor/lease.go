@@ -1,4 +1,4 @@
-package tunnel
+package acceptor
 
 import (
 	"crypto/x509"
@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/culvertdev/culvert/internal/tunnel"
 )
 
 // connection is what the calls on one connection of an agent see of it.
@@ -18,9 +20,9 @@ type connection struct {
 
 // serverCredentials gives every connection a lease of its own.
 func serverCredentials() credentials.TransportCredentials {
-	return handshaken{protocol: Protocol, info: func(i credentials.TLSInfo) credentials.AuthInfo {
+	return tunnel.CredentialsAs(tunnel.Protocol, func(i credentials.TLSInfo) credentials.AuthInfo {
 		return connection{TLSInfo: i, lease: &lease{}}
-	}}
+	})
 }
 
 // lease is for how long, and as whom, the peer of one connection is believed. The

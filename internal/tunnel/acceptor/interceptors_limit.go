@@ -1,4 +1,4 @@
-package tunnel
+package acceptor
 
 import (
 	"context"
@@ -20,6 +20,9 @@ const (
 	// maxCallers bounds the callers that have an account; the others share one.
 	maxCallers = 10_000
 )
+
+// callerKey is of whom a call is counted for, where no cluster's certificate says so.
+type callerKey struct{}
 
 // callLimit keeps one caller from calling too often. It is safe for concurrent
 // use.
@@ -54,6 +57,9 @@ func (l *callLimit) Limit(ctx context.Context) error {
 func caller(ctx context.Context) string {
 	if who, ok := ctx.Value(identityKey{}).(identity); ok {
 		return "cluster " + who.cluster
+	}
+	if who, ok := ctx.Value(callerKey{}).(string); ok {
+		return who
 	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {

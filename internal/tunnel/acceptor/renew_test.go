@@ -1,4 +1,4 @@
-package tunnel_test
+package acceptor_test
 
 import (
 	"context"
@@ -25,6 +25,7 @@ import (
 	culvertv1 "github.com/culvertdev/culvert/gen/culvert/v1"
 	"github.com/culvertdev/culvert/internal/mux"
 	"github.com/culvertdev/culvert/internal/tunnel"
+	"github.com/culvertdev/culvert/internal/tunnel/acceptor"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -53,13 +54,13 @@ func issue(t *testing.T, ca tls.Certificate, cluster string, until time.Time) tl
 
 // changedHub serves with a configuration of one's own. Its Register says which
 // clusters come.
-func changedHub(t *testing.T, change func(*tunnel.ServerConfig)) (h *hub, clusters chan string) {
+func changedHub(t *testing.T, change func(*acceptor.ServerConfig)) (h *hub, clusters chan string) {
 	t.Helper()
 	pool, cert := authority(t)
 	h = &hub{t: t, pool: pool, cert: cert, address: "127.0.0.1:0", links: make(chan *mux.Link, 16)}
 	clusters = make(chan string, 16)
-	h.change = func(c *tunnel.ServerConfig) {
-		c.Register = func(p tunnel.Peer, l *mux.Link) func() {
+	h.change = func(c *acceptor.ServerConfig) {
+		c.Register = func(p acceptor.Peer, l *mux.Link) func() {
 			h.links <- l
 			clusters <- p.Cluster
 			return func() {}
@@ -73,10 +74,10 @@ func changedHub(t *testing.T, change func(*tunnel.ServerConfig)) (h *hub, cluste
 
 func TestRenew(t *testing.T) {
 	t.Run("O9,N7: a link lives as long as the newest certificate that was renewed over it, and ends with that", func(t *testing.T) {
-		asked := make(chan tunnel.Renewal, 8)
+		asked := make(chan acceptor.Renewal, 8)
 		var next tls.Certificate
-		h, _ := changedHub(t, func(c *tunnel.ServerConfig) {
-			c.Renew = func(_ context.Context, r tunnel.Renewal, req *culvertv1.RenewRequest) (*culvertv1.RenewResponse, *x509.Certificate, error) {
+		h, _ := changedHub(t, func(c *acceptor.ServerConfig) {
+			c.Renew = func(_ context.Context, r acceptor.Renewal, req *culvertv1.RenewRequest) (*culvertv1.RenewResponse, *x509.Certificate, error) {
 				asked <- r
 				if len(req.GetCsr()) == 0 {
 					return &culvertv1.RenewResponse{HubCa: []byte("ca")}, nil, nil
@@ -134,8 +135,8 @@ func TestRenew(t *testing.T) {
 		}
 	})
 	t.Run("N7: a connection without a live link renews nothing", func(t *testing.T) {
-		h, _ := changedHub(t, func(c *tunnel.ServerConfig) {
-			c.Renew = func(context.Context, tunnel.Renewal, *culvertv1.RenewRequest) (*culvertv1.RenewResponse, *x509.Certificate, error) {
+		h, _ := changedHub(t, func(c *acceptor.ServerConfig) {
+			c.Renew = func(context.Context, acceptor.Renewal, *culvertv1.RenewRequest) (*culvertv1.RenewResponse, *x509.Certificate, error) {
 				t.Error("asked")
 				return nil, nil, nil
 			}
@@ -183,7 +184,7 @@ func rawClient(t *testing.T, h *hub) *grpc.ClientConn {
 func TestCut(t *testing.T) {
 	t.Run("N7: cutting a cluster ends its sessions within a second with the reason, and nobody else's", func(t *testing.T) {
 		var revoked atomic.Bool
-		h, clusters := changedHub(t, func(c *tunnel.ServerConfig) {
+		h, clusters := changedHub(t, func(c *acceptor.ServerConfig) {
 			c.Cluster = func(cs tls.ConnectionState) (string, error) {
 				name := cs.PeerCertificates[0].Subject.CommonName
 				if name == "edge-1" && revoked.Load() {
@@ -273,7 +274,7 @@ func TestCut(t *testing.T) {
 	})
 	t.Run("N7: a link that begins while its cluster is revoked does not come about", func(t *testing.T) {
 		var looks atomic.Int32
-		h, _ := changedHub(t, func(c *tunnel.ServerConfig) {
+		h, _ := changedHub(t, func(c *acceptor.ServerConfig) {
 			c.Cluster = func(tls.ConnectionState) (string, error) {
 				if looks.Add(1)%2 == 0 {
 					return "", errors.New("revoked a moment ago")

@@ -1,11 +1,10 @@
-package tunnel
+package acceptor
 
 import (
 	"context"
 	"crypto/x509"
 	"net"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -73,13 +72,4 @@ func (v renewal) Renew(ctx context.Context, req *culvertv1.RenewRequest) (*culve
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return resp, nil
-}
-
-// Conn returns the connection of the link that works now, for calls beside the
-// link; nil when there is none. The dialler owns it.
-func (d *Dialer) Conn() grpc.ClientConnInterface {
-	if cc := d.conn.Load(); cc != nil {
-		return cc
-	}
-	return nil
 }

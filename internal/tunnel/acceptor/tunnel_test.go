@@ -1,4 +1,4 @@
-package tunnel_test
+package acceptor_test
 
 import (
 	"bytes"
@@ -24,6 +24,7 @@ import (
 
 	"github.com/culvertdev/culvert/internal/mux"
 	"github.com/culvertdev/culvert/internal/tunnel"
+	"github.com/culvertdev/culvert/internal/tunnel/acceptor"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
@@ -86,10 +87,10 @@ type hub struct {
 	pool    *x509.CertPool
 	cert    tls.Certificate
 	address string
-	server  *tunnel.Server
+	server  *acceptor.Server
 	links   chan *mux.Link
 	refuse  atomic.Bool
-	change  func(*tunnel.ServerConfig) // before each start; may be nil
+	change  func(*acceptor.ServerConfig) // before each start; may be nil
 	served  sync.WaitGroup
 }
 
@@ -108,14 +109,14 @@ func (h *hub) start() {
 		h.t.Fatal(err)
 	}
 	h.address = ln.Addr().String()
-	cfg := tunnel.ServerConfig{
+	cfg := acceptor.ServerConfig{
 		Cluster: func(cs tls.ConnectionState) (string, error) {
 			if h.refuse.Load() {
 				return "", errors.New("certificate of another cluster")
 			}
 			return cs.PeerCertificates[0].Subject.CommonName, nil
 		},
-		Register: func(p tunnel.Peer, l *mux.Link) func() {
+		Register: func(p acceptor.Peer, l *mux.Link) func() {
 			if p.Cluster != "test" || p.Hello.Version != "v1" {
 				h.t.Errorf("peer %q says %+v", p.Cluster, p.Hello)
 			}
@@ -127,7 +128,7 @@ func (h *hub) start() {
 	if h.change != nil {
 		h.change(&cfg)
 	}
-	h.server = tunnel.NewServer(cfg)
+	h.server = acceptor.NewServer(cfg)
 	tlsConfig := &tls.Config{
 		Certificates: []tls.Certificate{h.cert}, NextProtos: []string{tunnel.Protocol}, MinVersion: tls.VersionTLS13,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: h.pool,

@@ -1,0 +1,373 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/culvertdev/culvert/internal/credential"
+	"github.com/culvertdev/culvert/internal/mux"
+	"github.com/culvertdev/culvert/internal/tunnel"
+	"github.com/culvertdev/culvert/internal/wire"
+)
+
+const (
+	// attemptTime bounds one attempt to connect, with the credential that it takes.
+	attemptTime = 3 * time.Minute
+	// The waits between attempts are random between 0 and twice the interval, which
+	// doubles: to absentInterval while nothing listens at the hub's address, which
+	// costs nobody anything, and to failInterval else.
+	firstInterval  = 50 * time.Millisecond
+	absentInterval = time.Second
+	failInterval   = 15 * time.Second
+	// leastWait is between two attempts, however many ask for one.
+	leastWait = 50 * time.Millisecond
+	// settledAfter is how long a connection must last for the waits to start over.
+	settledAfter = 5 * time.Second
+	// partTime is how long sessions of a connection may go on that has another in its
+	// place: as long as they like, within reason.
+	partTime = 24 * time.Hour
+)
+
+// way keeps one connection to the hub, from the first time that one is wanted. It is
+// safe for concurrent use.
+type way struct {
+	cfg      tunnel.DialerConfig
+	tokens   *tokens
+	patience time.Duration
+	log      *slog.Logger
+
+	life   context.Context // ends with close
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup // the keeper, and connections that are parted with
+	want   chan struct{}  // somebody waits for a connection
+	stale  chan *tunnel.Conn
+
+	mu       sync.Mutex
+	started  bool
+	closed   bool
+	current  *tunnel.Conn // takes new sessions; nil while there is none
+	attempts int          // that failed
+	err      *Error       // of the last one
+	changed  chan struct{}
+}
+
+func newWay(cfg tunnel.DialerConfig, set *settings) *way {
+	w := &way{
+		cfg: cfg, tokens: set.tokens, patience: set.rest.Patience, log: set.rest.Logger,
+		want: make(chan struct{}, 1), stale: make(chan *tunnel.Conn), changed: make(chan struct{}),
+	}
+	w.life, w.cancel = context.WithCancel(context.Background())
+	return w
+}
+
+// link returns a link that takes sessions, and waits for one as long as the client's
+// patience. The error is an [*Error], or wraps [net.ErrClosed].
+func (w *way) link(ctx context.Context) (*mux.Link, error) {
+	var patience <-chan time.Time
+	failed := -1
+	for {
+		w.mu.Lock()
+		if w.closed {
+			w.mu.Unlock()
+			return nil, net.ErrClosed
+		}
+		if w.current != nil {
+			defer w.mu.Unlock()
+			return w.current.Link(), nil
+		}
+		if failed < 0 {
+			failed = w.attempts
+		}
+		fresh := w.attempts > failed
+		err, changed := w.err, w.changed
+		if !w.started {
+			w.started = true
+			w.tasks.Go(w.keep)
+		}
+		w.mu.Unlock()
+		if fresh && (w.patience < 0 || err.fatal()) {
+			return nil, err
+		}
+		if patience == nil && w.patience > 0 {
+			timer := time.NewTimer(w.patience)
+			defer timer.Stop()
+			patience = timer.C
+		}
+		select {
+		case w.want <- struct{}{}:
+		default: // somebody asked already
+		}
+		select {
+		case <-changed:
+		case <-patience:
+			return nil, w.missing("the hub cannot be reached")
+		case <-ctx.Done():
+			return nil, w.ended(ctx)
+		}
+	}
+}
+
+// missing is for who has waited long enough.
+func (w *way) missing(what string) *Error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return w.err
+	}
+	return &Error{Op: "connect to " + w.cfg.Address, Code: Unreachable, Hop: HopTunnel, Err: errors.New(what)}
+}
+
+// ended is for whose context is over.
+func (w *way) ended(ctx context.Context) *Error {
+	code := Canceled
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		code = DeadlineExceeded
+	}
+	why := context.Cause(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		why = errors.Join(why, w.err.Err)
+	}
+	return &Error{Op: "connect to " + w.cfg.Address, Code: code, Hop: HopTunnel, Err: why}
+}
+
+// keep connects and reconnects until close.
+func (w *way) keep() {
+	absent, failing := newBackoff(absentInterval), newBackoff(failInterval)
+	var downSince time.Time // zero unless a connection was lost
+	for w.life.Err() == nil {
+		began := time.Now()
+		conn, token, err := w.connect()
+		if err != nil {
+			w.fail(err)
+			wait := failing.NextBackOff()
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				wait = absent.NextBackOff()
+			}
+			w.pause(began, wait)
+			continue
+		}
+		if !downSince.IsZero() {
+			w.log.Info("connected to the hub again", "hub", w.cfg.Address, "after", time.Since(downSince).Round(time.Millisecond))
+			downSince = time.Time{}
+		}
+		w.set(conn)
+		why := w.attend(conn, token)
+		if time.Since(began) > settledAfter {
+			absent.Reset()
+			failing.Reset()
+		}
+		if why != nil && w.life.Err() == nil {
+			w.log.Warn("lost the connection to the hub, connecting again", "hub", w.cfg.Address, "reason", why)
+			downSince = time.Now()
+			w.pause(began, absent.NextBackOff())
+		}
+	}
+}
+
+// connect makes one connection. It returns the token that it was made with.
+func (w *way) connect() (*tunnel.Conn, credential.Token, *Error) {
+	ctx, cancel := context.WithTimeout(w.life, attemptTime)
+	defer cancel()
+	cfg := w.cfg
+	var token credential.Token
+	if w.tokens != nil {
+		var err error
+		if token, err = w.tokens.get(ctx); err != nil {
+			return nil, token, connectError(cfg.Address, err)
+		}
+		cfg.Metadata = func(context.Context) ([]string, error) {
+			return []string{"authorization", "Bearer " + token.Value}, nil
+		}
+	}
+	conn, err := tunnel.Connect(ctx, cfg)
+	if err != nil {
+		return nil, token, connectError(cfg.Address, err)
+	}
+	return conn, token, nil
+}
+
+// attend returns when new sessions need another connection that is still to be made:
+// with why this one was lost, or with nil where the hub has refused its token.
+func (w *way) attend(conn *tunnel.Conn, token credential.Token) error {
+	for {
+		renew := w.renewal(token)
+		select {
+		case <-conn.Done():
+			w.unset(conn)
+			return conn.Wait()
+		case <-conn.Link().Leaving():
+			w.unset(conn)
+			w.part(conn)
+			return errors.New("the hub takes no new sessions on it")
+		case stale := <-w.stale:
+			if stale == conn {
+				w.unset(conn)
+				w.part(conn)
+				return nil
+			}
+		case <-renew:
+			conn, token = w.renew(conn, token)
+		case <-w.life.Done():
+			w.unset(conn)
+			w.end(conn)
+			return nil
+		}
+	}
+}
+
+// renewal tells when to look for another token.
+func (w *way) renewal(token credential.Token) <-chan time.Time {
+	if w.tokens == nil {
+		return nil
+	}
+	return time.After(max(time.Until(token.Fresh()), time.Second))
+}
+
+// renew makes a connection with another token, before the one that there is goes. What
+// does not work is tried again: the connection is good until the hub says otherwise.
+func (w *way) renew(conn *tunnel.Conn, token credential.Token) (*tunnel.Conn, credential.Token) {
+	next, err := w.tokens.get(w.life)
+	if err != nil {
+		w.log.Warn("cannot get another token for the hub, trying again", "hub", w.cfg.Address, "reason", err)
+		token.Got, token.Expires = time.Now(), time.Time{} // look again in a while
+		return conn, token
+	}
+	if next.Value == token.Value {
+		return conn, next
+	}
+	other, next, failure := w.connect()
+	if failure != nil {
+		w.log.Warn("cannot connect to the hub with another token, trying again", "hub", w.cfg.Address, "reason", failure)
+		token.Got, token.Expires = time.Now(), time.Time{}
+		return conn, token
+	}
+	w.set(other)
+	w.part(conn)
+	return other, next
+}
+
+// refused is told of a link on which the hub refused the token for a session.
+func (w *way) refused(link *mux.Link) {
+	if w.tokens != nil {
+		w.tokens.forget()
+	}
+	w.mu.Lock()
+	conn := w.current
+	w.mu.Unlock()
+	if conn == nil || conn.Link() != link {
+		return // there is another one already, or soon
+	}
+	w.unset(conn)
+	select {
+	case w.stale <- conn:
+	case <-conn.Done():
+	case <-w.life.Done():
+	}
+}
+
+// set makes conn the one that new sessions are for.
+func (w *way) set(conn *tunnel.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.current, w.err = conn, nil
+	w.tell()
+}
+
+func (w *way) unset(conn *tunnel.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.current == conn {
+		w.current = nil
+	}
+}
+
+func (w *way) fail(err *Error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.attempts++
+	w.err = err
+	w.tell()
+}
+
+// tell wakes those who wait. mu is held.
+func (w *way) tell() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// pause waits between two attempts. Who wants a connection shortens it.
+func (w *way) pause(began time.Time, wait time.Duration) {
+	least := time.NewTimer(max(time.Until(began.Add(leastWait)), 0))
+	defer least.Stop()
+	select {
+	case <-least.C:
+	case <-w.life.Done():
+		return
+	}
+	whole := time.NewTimer(max(time.Until(began.Add(wait)), 0))
+	defer whole.Stop()
+	select {
+	case <-whole.C:
+	case <-w.want:
+	case <-w.life.Done():
+	}
+}
+
+// part lets the sessions of a connection go on that takes no new ones.
+func (w *way) part(conn *tunnel.Conn) {
+	w.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(w.life, partTime)
+		defer cancel()
+		_ = conn.Link().Drain(ctx, wire.CodeDraining, "the client has another connection") // what is left is cut
+		w.end(conn)
+	})
+}
+
+// lastTime is how long what was written on connections that are closed may take to get
+// out when the client closes.
+const lastTime = 5 * time.Second
+
+// end ends a connection.
+func (w *way) end(conn *tunnel.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), lastTime)
+	defer cancel()
+	conn.Link().ResetOpen(wire.CodeCanceled, "the client was closed")
+	_ = conn.Link().Drain(ctx, wire.CodeDraining, "the client is going") // what is left is cut
+	conn.Close()
+	<-conn.Done()
+}
+
+// close ends everything, and waits for it.
+func (w *way) close() error {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return net.ErrClosed
+	}
+	w.closed = true
+	w.cancel()
+	w.tell()
+	w.mu.Unlock()
+	w.tasks.Wait()
+	return nil
+}
+
+// newBackoff gives random waits of 0 to 2 x interval, doubling up to limit.
+func newBackoff(limit time.Duration) *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(firstInterval),
+		backoff.WithMultiplier(2),
+		backoff.WithRandomizationFactor(1),
+		backoff.WithMaxInterval(limit),
+		backoff.WithMaxElapsedTime(0),
+	)
+}
