@@ -43,9 +43,11 @@ help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
-build: ## Build the static binaries into bin/
+build: ## Build the static binaries into bin/, with the names by which kubectl finds its plugin
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/ ./cmd/...
+	ln -sf culvert bin/kubectl-culvert
+	ln -sf culvert bin/kubectl_complete-culvert
 
 .PHONY: test
 test: cc $(ROWS) ## Run unit tests with the race detector, fuzz seeds and the end-to-end suite
