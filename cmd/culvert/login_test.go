@@ -54,7 +54,7 @@ func TestLogin(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
-	t.Run("P26: after a login no command needs a flag for the hub or for who you are", func(t *testing.T) {
+	t.Run("after a login no command needs a flag for the hub or for who you are", func(t *testing.T) {
 		if got := ok(t, "login", hub, "--token-file", "ada.token", "--hub-ca-fingerprint", fingerprint); got.Stdout != "You are ada at "+hub+". The profile localhost is the current one.\n" {
 			t.Errorf("%+v", got)
 		}

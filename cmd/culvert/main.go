@@ -75,9 +75,10 @@ func calledAs(path string) invocation {
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version of this build and of the tunnel protocol",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print the version of this build and of the tunnel protocol",
+		Example: "  culvert version",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "culvert %s, tunnel protocol revision 1\n", version.String())
 			return err

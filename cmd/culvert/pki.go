@@ -19,6 +19,8 @@ func pkiCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pki",
 		Short: "Make, show and rotate the CAs of a hub, and make certificates of agents",
+		Example: `  culvert pki fetch --hub hub.example.com:8443 --fingerprint 1F:C3:… > ca.crt
+  culvert pki show --state /var/lib/culvert`,
 	}
 	cmd.AddCommand(pkiInitCommand(), pkiAgentCommand(), pkiFetchCommand(), pkiShowCommand(), pkiRotateCommand())
 	return cmd

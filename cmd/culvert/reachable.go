@@ -131,12 +131,12 @@ line is one event.`,
 const eventWidth = 28
 
 func watchClusters(ctx context.Context, c *client.Client, w io.Writer, out *outputFlag) error {
-	if out.form == formTable || out.form == formWide {
-		if err := watchLine(w, append([]string{"EVENT"}, reachableHead(out.wide())...)); err != nil {
-			return err
-		}
-	}
+	head := out.form == formTable || out.form == formWide
 	for event, err := range c.WatchClusters(ctx) {
+		if err == nil && head {
+			err = watchLine(w, append([]string{"EVENT"}, reachableHead(out.wide())...))
+			head = false
+		}
 		if err == nil {
 			err = printEvent(w, out, event)
 		}
