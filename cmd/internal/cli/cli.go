@@ -122,8 +122,8 @@ func (l *Logging) Logger(w io.Writer) (*slog.Logger, error) {
 // usageError is a command line that is wrong.
 type usageError struct{ error }
 
-// ExitCode is that of package exitcode.
-func (usageError) ExitCode() int { return 2 }
+// Exit is the code of package exitcode.
+func (usageError) Exit() int { return 2 }
 
 func (e usageError) Unwrap() error { return e.error }
 

@@ -77,13 +77,14 @@ func (e *Error) Error() string { return e.Err.Error() }
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// ExitCode is e's code.
-func (e *Error) ExitCode() int { return e.Code }
+// Exit is e's code.
+func (e *Error) Exit() int { return e.Code }
 
-// coder is an error that knows its code, such as that of a wrong command line.
+// coder is an error that knows its code, such as that of a wrong command line. The
+// method is not called ExitCode: an exec.ExitError in the chain is of another program.
 type coder interface {
 	error
-	ExitCode() int
+	Exit() int
 }
 
 // Of returns the code of an error; nil is [OK].
@@ -92,7 +93,7 @@ func Of(err error) int {
 		return OK
 	}
 	if own, ok := errors.AsType[coder](err); ok {
-		return own.ExitCode()
+		return own.Exit()
 	}
 	if missing, ok := errors.AsType[*profile.MissingError](err); ok {
 		if missing.Name == "" {
