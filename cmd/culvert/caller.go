@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/culvertdev/culvert/cmd/internal/cli"
 	"github.com/culvertdev/culvert/cmd/internal/exitcode"
 	"github.com/culvertdev/culvert/internal/answer"
 	"github.com/culvertdev/culvert/internal/credential"
@@ -124,12 +125,12 @@ func (h *hubCaller) clusterCA(ctx context.Context, cluster string, wait time.Dur
 func encodeCA(pem []byte) string { return base64.URLEncoding.EncodeToString(pem) }
 
 // tokenRequest asks the cluster for tokens of a service account, as the caller.
-func (h *hubCaller) tokenRequest(cluster, account string, duration time.Duration) (credkube.Request, error) {
+func (h *hubCaller) tokenRequest(cluster, account string, duration time.Duration) (credential.Source, error) {
 	namespace, name, err := credkube.ParseAccount(account)
 	if err != nil {
-		return credkube.Request{}, fmt.Errorf("--token-request: %w", err)
+		return nil, cli.Usagef("--token-request: %w", err)
 	}
-	return credkube.Request{
+	return throughHub{h.base, credkube.Request{
 		ID: strings.Join(append([]string{cluster}, arguments(h.profile, true)...), "\x00"), Namespace: namespace, Name: name, Duration: duration,
 		Cluster: func(ctx context.Context) (*rest.Config, error) {
 			how := &rest.Config{Host: h.base + "/" + cluster, TLSClientConfig: restTLS(h.profile)}
@@ -140,7 +141,22 @@ func (h *hubCaller) tokenRequest(cluster, account string, duration time.Duration
 			how.BearerToken = own.Value
 			return how, err
 		},
-	}, nil
+	}}, nil
+}
+
+// throughHub is a request that a hub carries, whose failure may be the hub's.
+type throughHub struct {
+	hub string
+	credkube.Request
+}
+
+// Fetch implements [credential.Source].
+func (t throughHub) Fetch(ctx context.Context) (credential.Token, error) {
+	token, err := t.Request.Fetch(ctx)
+	if call, ok := errors.AsType[*credkube.CallError](err); ok {
+		err = hubError(t.hub, call.Err)
+	}
+	return token, err
 }
 
 // get asks the hub, for at most half a minute more than it may wait.

@@ -118,7 +118,10 @@ line is one event.`,
 			if err != nil {
 				return err
 			}
-			err = watchClusters(cmd.Context(), c, cmd.OutOrStdout(), &out)
+			// A hub that is not there at all is no connection that was lost.
+			if err = c.Connect(cmd.Context()); err == nil {
+				err = watchClusters(cmd.Context(), c, cmd.OutOrStdout(), &out)
+			}
 			return errors.Join(err, c.Close())
 		},
 	}

@@ -31,8 +31,6 @@ const (
 	subject  = "oidc:id2"
 )
 
-func (w *world) host() string { return testbed.HubAddress.String() }
-
 // browser is what a person has: cookies, redirects, and trust in the provider.
 func browser(t *testing.T, p *provider) *http.Client {
 	t.Helper()

@@ -42,7 +42,8 @@ func main() {
 func run(ctx context.Context, listen, cert, key string, lifetime time.Duration) error {
 	issuer := "https://" + listen
 	storage.RegisterClients(storage.NativeClient("culvert", "http://127.0.0.1/callback"))
-	store := &store{storage.NewStorage(storage.NewUserStore(issuer)), lifetime}
+	users := storage.NewUserStore(issuer)
+	store := &store{storage.NewStorage(users), users, lifetime}
 	server := &http.Server{
 		Addr: listen, Handler: exampleop.SetupServer(issuer, store, slog.New(slog.NewTextHandler(io.Discard, nil)), false), ReadHeaderTimeout: 10 * time.Second,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12},
@@ -65,7 +66,18 @@ func run(ctx context.Context, listen, cert, key string, lifetime time.Duration) 
 type store struct {
 	*storage.Storage
 
+	users    storage.UserStore
 	lifetime time.Duration
+}
+
+// CompleteDeviceAuthorization is called with a user's name where the subject, their id,
+// is meant.
+func (s *store) CompleteDeviceAuthorization(ctx context.Context, code, name string) error {
+	user := s.users.GetUserByUsername(name)
+	if user == nil {
+		return fmt.Errorf("no user %q", name)
+	}
+	return s.Storage.CompleteDeviceAuthorization(ctx, code, user.ID)
 }
 
 // GetClientByClientID implements [op.Storage].
