@@ -12,7 +12,7 @@ MAKEFLAGS += --no-builtin-rules --warn-undefined-variables --no-print-directory
 BUILD := .build
 # The modules people work in; e2e/bin holds the pinned servers of the test bed.
 MODULES := . e2e tools
-PINS := tools/lint e2e/bin/etcd e2e/bin/kube e2e/bin/coredns
+PINS := tools/lint e2e/bin/etcd e2e/bin/kube e2e/bin/coredns e2e/bin/oidc
 LINT_MODULES := . e2e tools
 
 # How long each fuzz target runs.
@@ -43,9 +43,11 @@ help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
-build: ## Build the static binaries into bin/
+build: ## Build the static binaries into bin/, with the names by which kubectl finds its plugin
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/ ./cmd/...
+	ln -sf culvert bin/kubectl-culvert
+	ln -sf culvert bin/kubectl_complete-culvert
 
 .PHONY: test
 test: cc $(ROWS) ## Run unit tests with the race detector, fuzz seeds and the end-to-end suite
@@ -105,15 +107,16 @@ lint: $(BUILD)/buf.built $(BUILD)/golangci-lint.built ## Check contract, formatt
 	done
 
 .PHONY: generate
-generate: $(BUILD)/buf.built ## Generate gen/ from proto/
+generate: $(BUILD)/buf.built ## Generate gen/ from proto/, and docs/cli.md from the commands
 	@$(BUF) generate
+	go test ./docs -run '^TestReference$$' -update >/dev/null
 
 .PHONY: checkgenerate
-checkgenerate: generate ## Fail when gen/ is not what proto/ generates
-	@if [[ -n $$(git status --porcelain -- gen) ]]; then
-	  git status --porcelain -- gen
-	  git --no-pager diff -- gen
-	  echo "checkgenerate: gen/ does not match proto/: run make generate and commit the result" >&2
+checkgenerate: generate ## Fail when gen/ or docs/cli.md is not what proto/ and the commands generate
+	@if [[ -n $$(git status --porcelain -- gen docs/cli.md) ]]; then
+	  git status --porcelain -- gen docs/cli.md
+	  git --no-pager diff -- gen docs/cli.md
+	  echo "checkgenerate: gen/ or docs/cli.md is not what was generated: run make generate and commit the result" >&2
 	  exit 1
 	fi
 

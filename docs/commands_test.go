@@ -16,6 +16,7 @@ import (
 
 // A command is what --help says of it.
 type command struct {
+	help        string
 	flags       []string
 	subcommands []string
 }
@@ -39,8 +40,9 @@ func commands(t *testing.T) map[string]command {
 var built struct {
 	sync.Once
 
-	commands map[string]command
-	err      error
+	commands  map[string]command
+	exitCodes string // what culvert help exit-codes prints
+	err       error
 }
 
 func buildCommands(ctx context.Context, dir string) (map[string]command, error) {
@@ -59,6 +61,11 @@ func buildCommands(ctx context.Context, dir string) (map[string]command, error) 
 			return nil, err
 		}
 	}
+	codes, err := exec.CommandContext(ctx, filepath.Join(dir, "culvert"), "help", "exit-codes").Output()
+	if err != nil {
+		return nil, fmt.Errorf("culvert help exit-codes: %w", err)
+	}
+	built.exitCodes = string(codes)
 	return found, nil
 }
 
@@ -68,7 +75,7 @@ func describe(ctx context.Context, binary string, name []string, found map[strin
 	if err != nil {
 		return fmt.Errorf("%s --help: %w", strings.Join(name, " "), err)
 	}
-	var c command
+	c := command{help: string(out)}
 	for part := range strings.SplitSeq(string(out), "\n\n") {
 		switch {
 		case strings.HasPrefix(part, "Flags:"):

@@ -83,6 +83,9 @@ func TestConfiguration(t *testing.T) {
 	documented := sections(read(t, "configuration.md"))
 	t.Run("every flag of every command is documented, and no other", func(t *testing.T) {
 		for name, c := range found {
+			if strings.HasPrefix(name+" ", "culvert ") {
+				continue // cli.md has those, see TestReference
+			}
 			var flags []string
 			for _, flag := range c.flags {
 				if flag != "help" && flag != "version" {
@@ -94,8 +97,8 @@ func TestConfiguration(t *testing.T) {
 			}
 		}
 		for title := range documented {
-			if _, ok := found[title]; strings.HasPrefix(title, "culvert") && !ok {
-				t.Errorf("%s is documented and is no command", title)
+			if _, ok := found[title]; strings.HasPrefix(title, "culvert") && (!ok || strings.HasPrefix(title+" ", "culvert ")) {
+				t.Errorf("%s is documented and is no command, or one of cli.md", title)
 			}
 		}
 	})

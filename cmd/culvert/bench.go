@@ -60,6 +60,7 @@ It puts load on the hub, the agent and the server for as long as it runs.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	o.caller.bind(cmd)
+	o.caller.bindInsecure(cmd)
 	o.output.bind(cmd)
 	f := cmd.Flags()
 	f.DurationVar(&o.duration, "duration", 10*time.Second, "how long to measure in all, at most "+maxBench.String())
@@ -121,7 +122,7 @@ func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
 			}
 		}
 		// What is wrong from the start is no measurement.
-		if err := reachable(ctx, c, args[0], result.Target); err != nil {
+		if err := measurable(ctx, c, args[0], result.Target); err != nil {
 			return err
 		}
 		for _, phase := range phases {
@@ -135,8 +136,8 @@ func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
 	})
 }
 
-// reachable makes sure that there is something to measure.
-func reachable(ctx context.Context, c *client.Client, cluster, address string) error {
+// measurable makes sure that there is something to measure.
+func measurable(ctx context.Context, c *client.Client, cluster, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	if address == "" {

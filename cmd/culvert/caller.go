@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -10,138 +9,61 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/culvertdev/culvert/cmd/internal/cli"
+	"github.com/culvertdev/culvert/cmd/internal/exitcode"
+	"github.com/culvertdev/culvert/internal/answer"
 	"github.com/culvertdev/culvert/internal/credential"
 	credkube "github.com/culvertdev/culvert/internal/credential/kube"
 	"github.com/culvertdev/culvert/internal/kubeconfig"
-	"github.com/culvertdev/culvert/internal/pki"
+	"github.com/culvertdev/culvert/internal/profile"
 )
-
-// callerFlags say which hub somebody calls, and with which credential.
-type callerFlags struct {
-	hub, hubCA              string
-	tokenFile, tokenCommand string
-	insecure                bool
-}
-
-func (c *callerFlags) bind(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&c.hub, "hub", "", "URL of the hub, https://host:port (required)")
-	f.StringVar(&c.hubCA, "hub-ca", "", "PEM file of the CAs that verify the hub (default: the system's)")
-	f.StringVar(&c.tokenFile, "token-file", "", "file with your bearer token")
-	f.StringVar(&c.tokenCommand, "token-command", "", "line for the shell that prints your bearer token, in place of --token-file; it must have no secret in it")
-	f.BoolVar(&c.insecure, "insecure-skip-tls-verify", false, "verify nobody, now and whenever the file is used: for tests on your own machine alone")
-	required(cmd, "hub")
-}
-
-// source is where the caller's token comes from.
-func (c *callerFlags) source(say io.Writer) (credential.Source, error) {
-	switch {
-	case c.tokenFile != "" && c.tokenCommand != "":
-		return nil, errors.New("--token-command: leave it out with --token-file")
-	case c.tokenFile != "":
-		return credential.File{Path: c.tokenFile}, nil
-	case c.tokenCommand != "":
-		return credential.Command{Line: c.tokenCommand, Stderr: say}, nil
-	}
-	return nil, errors.New("--token-file, --token-command: say where your bearer token for the hub comes from")
-}
-
-// arguments are the flags by which culvert credential gets the same credential.
-// Paths are made absolute: kubectl starts it anywhere.
-func (c *callerFlags) arguments(callsHub bool) []string {
-	args := []string{"--hub", c.hub}
-	if callsHub && c.hubCA != "" {
-		args = append(args, "--hub-ca", absolute(c.hubCA))
-	}
-	if c.tokenCommand != "" {
-		return append(args, "--token-command", c.tokenCommand)
-	}
-	return append(args, "--token-file", absolute(c.tokenFile))
-}
-
-func absolute(path string) string {
-	if whole, err := filepath.Abs(path); err == nil {
-		return whole
-	}
-	return path
-}
 
 // hubCaller calls a hub as its caller.
 type hubCaller struct {
-	flags  callerFlags
-	base   string // https://host:port
-	source credential.Source
-	cache  credential.Cache
-	http   *http.Client
-	close  func()
+	profile profile.Profile
+	base    string            // https://host:port
+	source  credential.Source // nil for a client certificate
+	cache   credential.Cache
+	http    *http.Client
+	close   func()
 }
 
 // open checks the flags; the caller calls close.
 func (c *callerFlags) open(say io.Writer) (*hubCaller, error) {
-	base, err := hubBase(c.hub)
+	p, err := c.resolve()
 	if err != nil {
 		return nil, err
 	}
-	c.hub = base
-	source, err := c.source(say)
+	source, err := source(p, say)
 	if err != nil {
 		return nil, err
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	switch {
-	case c.insecure && c.hubCA != "":
-		return nil, errors.New("--insecure-skip-tls-verify: leave it out with --hub-ca, which verifies the hub")
-	case c.insecure:
-		config.InsecureSkipVerify = true // which is what was asked for, and warned of
-	case c.hubCA != "":
-		bundle, err := pki.LoadBundle(c.hubCA)
-		if err != nil {
-			return nil, fmt.Errorf("--hub-ca: %w", err)
-		}
-		config.RootCAs = bundle.Pool()
+	t, err := transport(p)
+	if err != nil {
+		return nil, err
 	}
-	transport := &http.Transport{TLSClientConfig: config, Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
 	return &hubCaller{
-		flags: *c, base: base, source: source, cache: credential.Cache{Dir: cacheDir(), Scope: base},
+		profile: p, base: p.Hub, source: source, cache: credential.Cache{Dir: cacheDir(), Scope: p.Hub},
 		http: &http.Client{
-			Transport: transport,
+			Transport: t,
 			// A token must not follow wherever an answer points.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		close: transport.CloseIdleConnections,
+		close: t.CloseIdleConnections,
 	}, nil
-}
-
-// cacheDir is where tokens are kept; empty for a user without a folder, of whom
-// nothing is kept.
-func cacheDir() string {
-	dir, err := credential.DefaultDir()
-	if err != nil {
-		return ""
-	}
-	return dir
-}
-
-// hubBase is the URL without what may follow the host.
-func hubBase(text string) (string, error) {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" {
-		return "", errors.New("--hub: want https://host:port and nothing more")
-	}
-	return "https://" + u.Host, nil
 }
 
 // token is the caller's own.
 func (h *hubCaller) token(ctx context.Context) (credential.Token, error) {
+	if h.source == nil {
+		return credential.Token{}, &exitcode.Error{Code: exitcode.Usage, Err: errNoToken}
+	}
 	return h.cache.Token(ctx, h.source)
 }
 
@@ -203,56 +125,69 @@ func (h *hubCaller) clusterCA(ctx context.Context, cluster string, wait time.Dur
 func encodeCA(pem []byte) string { return base64.URLEncoding.EncodeToString(pem) }
 
 // tokenRequest asks the cluster for tokens of a service account, as the caller.
-func (h *hubCaller) tokenRequest(cluster, account string, duration time.Duration) (credkube.Request, error) {
+func (h *hubCaller) tokenRequest(cluster, account string, duration time.Duration) (credential.Source, error) {
 	namespace, name, err := credkube.ParseAccount(account)
 	if err != nil {
-		return credkube.Request{}, fmt.Errorf("--token-request: %w", err)
+		return nil, cli.Usagef("--token-request: %w", err)
 	}
-	return credkube.Request{
-		ID: strings.Join(append([]string{cluster}, h.flags.arguments(true)...), "\x00"), Namespace: namespace, Name: name, Duration: duration,
+	return throughHub{h.base, credkube.Request{
+		ID: strings.Join(append([]string{cluster}, arguments(h.profile, true)...), "\x00"), Namespace: namespace, Name: name, Duration: duration,
 		Cluster: func(ctx context.Context) (*rest.Config, error) {
-			own, err := h.token(ctx)
-			if err != nil {
-				return nil, err
+			how := &rest.Config{Host: h.base + "/" + cluster, TLSClientConfig: restTLS(h.profile)}
+			if h.source == nil {
+				return how, nil
 			}
-			return &rest.Config{
-				Host: h.base + "/" + cluster, BearerToken: own.Value,
-				TLSClientConfig: rest.TLSClientConfig{CAFile: h.flags.hubCA, Insecure: h.flags.insecure},
-			}, nil
+			own, err := h.token(ctx)
+			how.BearerToken = own.Value
+			return how, err
 		},
-	}, nil
+	}}, nil
+}
+
+// throughHub is a request that a hub carries, whose failure may be the hub's.
+type throughHub struct {
+	hub string
+	credkube.Request
+}
+
+// Fetch implements [credential.Source].
+func (t throughHub) Fetch(ctx context.Context) (credential.Token, error) {
+	token, err := t.Request.Fetch(ctx)
+	if call, ok := errors.AsType[*credkube.CallError](err); ok {
+		err = hubError(t.hub, call.Err)
+	}
+	return token, err
 }
 
 // get asks the hub, for at most half a minute more than it may wait.
 func (h *hubCaller) get(ctx context.Context, path string, wait time.Duration) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+fetchTime)
 	defer cancel()
-	token, err := h.token(ctx)
-	if err != nil {
-		return nil, err
-	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.base+path, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("ask the hub at %s: %w", h.base, err)
 	}
-	req.Header.Set("Authorization", "Bearer "+token.Value)
+	if h.source != nil {
+		token, err := h.token(ctx)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Authorization", "Bearer "+token.Value)
+	}
 	res, err := h.http.Do(req)
 	if err != nil {
-		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err
-		}
-		return nil, fmt.Errorf("ask the hub at %s: %w", h.base, err)
+		return nil, hubError(h.base, err)
 	}
 	text, err := io.ReadAll(io.LimitReader(res.Body, kubeconfig.MaxFile))
 	if err := errors.Join(err, res.Body.Close()); err != nil {
-		return nil, fmt.Errorf("ask the hub at %s: the answer broke off: %w", h.base, err)
+		return nil, hubError(h.base, fmt.Errorf("the answer broke off: %w", err))
 	}
 	if res.StatusCode == http.StatusOK {
 		return text, nil
 	}
-	var status metav1.Status
-	if json.Unmarshal(text, &status) == nil && status.Kind == "Status" && status.Message != "" {
-		return nil, fmt.Errorf("%s: %s", status.Reason, status.Message)
+	refusal := answer.Read(res, text)
+	if refusal.Reason == "" {
+		return nil, fmt.Errorf("ask the hub at %s: %w", h.base, refusal)
 	}
-	return nil, fmt.Errorf("ask the hub at %s: it answers %s", h.base, res.Status)
+	return nil, fmt.Errorf("%s: %w", refusal.Reason, refusal)
 }

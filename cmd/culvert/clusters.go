@@ -14,25 +14,45 @@ import (
 func clustersCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clusters",
-		Short: "List, accept, set up and revoke the clusters of a hub",
-		Example: `  culvert clusters list --state /var/lib/culvert
+		Short: "List and watch the clusters that you may reach, and administer those of a hub",
+		Long: `List and watch the clusters that you may reach, and administer those of a hub.
+
+list, get and watch show what you may reach. With --admin, list and get show the hub's
+own records instead: all clusters that have joined, wait to be accepted or are revoked,
+with their certificates. accept, set and revoke change them. All of these are for the
+hub's admins or, with --state, for who runs the hub on this machine.`,
+		Example: `  culvert clusters list
+  culvert clusters watch
+  culvert clusters list --admin
   culvert clusters revoke --state /var/lib/culvert edge-1 --reason "laptop stolen"`,
 	}
-	cmd.AddCommand(clustersListCommand(), clustersGetCommand(), clustersAcceptCommand(), clustersSetCommand(), clustersRevokeCommand())
+	cmd.AddCommand(clustersListCommand(), clustersGetCommand(), clustersWatchCommand(), clustersAcceptCommand(), clustersSetCommand(), clustersRevokeCommand())
 	return cmd
+}
+
+// bindAdmin adds the flag for the hub's own records.
+func bindAdmin(cmd *cobra.Command, admin *bool) {
+	cmd.Flags().BoolVar(admin, "admin", false, "show the hub's own records, for its admins; --state means that too")
 }
 
 func clustersListCommand() *cobra.Command {
 	var hub hubFlags
 	var out outputFlag
+	var records bool
 	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "List the clusters that have joined, wait to be accepted, or are revoked",
-		Example: "  culvert clusters list --state /var/lib/culvert",
-		Args:    cobra.NoArgs,
+		Use:   "list",
+		Short: "List the clusters that you may reach or, with --admin, all that the hub knows",
+		Example: `  culvert clusters list
+  culvert clusters list -o wide
+  culvert clusters list --admin
+  culvert clusters list --state /var/lib/culvert`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := out.check(); err != nil {
 				return err
+			}
+			if !records && hub.state == "" {
+				return listReachable(cmd, &hub.caller, &out)
 			}
 			return hub.ask(cmd.Context(), func(ctx context.Context, c *admin.Client) error {
 				clusters, err := c.ListClusters(ctx)
@@ -46,6 +66,7 @@ func clustersListCommand() *cobra.Command {
 		},
 	}
 	hub.bind(cmd)
+	bindAdmin(cmd, &records)
 	out.bind(cmd)
 	return cmd
 }
@@ -81,14 +102,21 @@ func kubernetesText(agents []admin.Agent) string {
 func clustersGetCommand() *cobra.Command {
 	var hub hubFlags
 	var out outputFlag
+	var records bool
 	cmd := &cobra.Command{
-		Use:     "get NAME",
-		Short:   "Show all that the hub knows of a cluster, its certificates included",
-		Example: "  culvert clusters get --state /var/lib/culvert edge-1 -o yaml",
-		Args:    oneName("cluster's name"),
+		Use:   "get NAME",
+		Short: "Show a cluster that you may reach or, with --admin, all that the hub knows of it",
+		Example: `  culvert clusters get edge-1
+  culvert clusters get edge-1 --admin
+  culvert clusters get --state /var/lib/culvert edge-1 -o yaml`,
+		Args:              oneName("cluster's name"),
+		ValidArgsFunction: completeClusters(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err
+			}
+			if !records && hub.state == "" {
+				return getReachable(cmd, &hub.caller, &out, args[0])
 			}
 			return hub.ask(cmd.Context(), func(ctx context.Context, c *admin.Client) error {
 				cluster, err := c.GetCluster(ctx, args[0])
@@ -100,6 +128,7 @@ func clustersGetCommand() *cobra.Command {
 		},
 	}
 	hub.bind(cmd)
+	bindAdmin(cmd, &records)
 	out.bind(cmd)
 	return cmd
 }
@@ -143,7 +172,7 @@ func clustersAcceptCommand() *cobra.Command {
 		Long: `Let a cluster join that waits to be accepted. With --key only the agent whose key
 has that fingerprint is accepted, which its log shows, and so does
 culvert clusters get.`,
-		Example: "  culvert clusters accept --state /var/lib/culvert edge-1",
+		Example: "  culvert clusters accept edge-1\n  culvert clusters accept --state /var/lib/culvert edge-1",
 		Args:    oneName("cluster's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
@@ -174,8 +203,10 @@ func clustersRevokeCommand() *cobra.Command {
 		Long: `Lock a cluster out: cut its tunnels now with everything in them, and refuse all
 certificates that it has, also after a restart of the hub. Its unused join tokens
 are revoked too. A new join token brings the cluster back with a new certificate.`,
-		Example: `  culvert clusters revoke --state /var/lib/culvert edge-1 --reason "laptop stolen"`,
-		Args:    oneName("cluster's name"),
+		Example: `  culvert clusters revoke edge-1 --reason "laptop stolen"
+  culvert clusters revoke --state /var/lib/culvert edge-1 --reason "laptop stolen"`,
+		Args:              oneName("cluster's name"),
+		ValidArgsFunction: completeClusters(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err

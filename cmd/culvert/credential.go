@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,14 +12,10 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/culvertdev/culvert/cmd/internal/cli"
 	"github.com/culvertdev/culvert/internal/credential"
 	credkube "github.com/culvertdev/culvert/internal/credential/kube"
-)
-
-// The variables that say where a token comes from where no flag does.
-const (
-	envTokenFile    = "CULVERT_TOKEN_FILE"
-	envTokenCommand = "CULVERT_TOKEN_COMMAND"
+	"github.com/culvertdev/culvert/internal/profile"
 )
 
 // credentialOptions are the flags of culvert credential.
@@ -51,13 +46,17 @@ One of these gives the token:
   --service-account  a service account of the cluster of --context, by TokenRequest
   --token-request    a service account of the cluster --cluster, by TokenRequest
                      through the hub, which --token-file or --token-command is for
-Without a flag, CULVERT_TOKEN_FILE or CULVERT_TOKEN_COMMAND of the environment says
-what those two flags do.
+Without one it is the credential of --profile or, without that, the environment
+(CULVERT_TOKEN, CULVERT_TOKEN_FILE, CULVERT_TOKEN_COMMAND) or the current profile of
+culvert login. A hub is needed for --token-request alone; else it keeps tokens of
+several hubs apart.
 
 Tokens other than those of a file are kept in the user's cache folder, mode 0600, until
 a while before they expire, one that says nothing of it for a minute. Any number of
 clients that start at once get one token together.`,
-		Example: `  culvert credential --hub https://hub.example.com:8443 --token-file me.token
+		Example: `  culvert credential
+  culvert credential --profile work
+  culvert credential --hub https://hub.example.com:8443 --token-file me.token
   culvert credential --hub https://hub.example.com:8443 --token-command 'my-login token'
   culvert credential --hub https://hub.example.com:8443 --context hub --service-account ops/robot --audience culvert`,
 		Args: cobra.NoArgs,
@@ -78,10 +77,7 @@ clients that start at once get one token together.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.caller.hub, "hub", "", "URL of the hub that the token is for, https://host:port (required with --token-request; else it keeps tokens of several hubs apart)")
-	f.StringVar(&o.caller.hubCA, "hub-ca", "", "PEM file of the CAs that verify the hub, for --token-request (default: the system's)")
-	f.StringVar(&o.caller.tokenFile, "token-file", "", "file with the token")
-	f.StringVar(&o.caller.tokenCommand, "token-command", "", "line for the shell that prints the token; it must have no secret in it")
+	o.caller.bind(cmd)
 	f.StringVar(&o.context, "context", "", "context of the cluster of --service-account (default: the current one)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "file with --context (default: KUBECONFIG, or ~/.kube/config)")
 	f.StringVar(&o.serviceAccount, "service-account", "", "NAMESPACE/NAME of a service account whose token is asked for")
@@ -102,26 +98,22 @@ func (o *credentialOptions) cache() credential.Cache {
 	return credential.Cache{Dir: dir, Scope: o.caller.hub}
 }
 
-// source is what the flags, and without any the environment, say; done frees it.
-func (o *credentialOptions) source(say io.Writer) (source credential.Source, done func(), err error) {
+// source is what the flags, the environment and the profiles say, in that order; done
+// frees it.
+func (o *credentialOptions) source(say io.Writer) (from credential.Source, done func(), err error) {
 	done = func() {}
-	if o.caller.hub != "" {
-		if o.caller.hub, err = hubBase(o.caller.hub); err != nil {
-			return nil, done, err
-		}
-	}
-	if o.caller.tokenFile == "" && o.caller.tokenCommand == "" && o.serviceAccount == "" {
-		o.caller.tokenFile, o.caller.tokenCommand = os.Getenv(envTokenFile), os.Getenv(envTokenCommand)
+	if err := o.caller.check(); err != nil {
+		return nil, done, err
 	}
 	switch {
-	case o.serviceAccount != "" && (o.tokenRequest != "" || o.caller.tokenFile != "" || o.caller.tokenCommand != ""):
-		return nil, done, errors.New("--service-account: leave it out with --token-request, --token-file and --token-command")
+	case o.serviceAccount != "" && (o.tokenRequest != "" || o.caller.credential()):
+		return nil, done, cli.Usagef("--service-account: leave it out with --token-request, --token-file and --token-command")
 	case o.serviceAccount != "":
-		source, err = o.request()
-		return source, done, err
+		from, err = o.request()
+		return from, done, err
 	case o.tokenRequest != "":
-		if o.caller.hub == "" || o.cluster == "" {
-			return nil, done, errors.New("--hub, --cluster: required with --token-request")
+		if o.cluster == "" {
+			return nil, done, cli.Usagef("--cluster: required with --token-request")
 		}
 		hub, err := o.caller.open(say)
 		if err != nil {
@@ -130,20 +122,38 @@ func (o *credentialOptions) source(say io.Writer) (source credential.Source, don
 		if o.cacheDir != "" {
 			hub.cache.Dir = o.cacheDir
 		}
-		source, err = hub.tokenRequest(o.cluster, o.tokenRequest, o.duration)
-		return source, hub.close, err
+		from, err = hub.tokenRequest(o.cluster, o.tokenRequest, o.duration)
+		return from, hub.close, err
 	}
-	if source, err = o.caller.source(say); err != nil {
-		err = fmt.Errorf("%w, or set %s or %s", err, envTokenFile, envTokenCommand)
+	p, err := o.profile()
+	if err != nil {
+		return nil, done, err
 	}
-	return source, done, err
+	o.caller.hub = p.Hub // whose tokens they are
+	if from, err = source(p, say); from == nil && err == nil {
+		err = cli.Usage(errNoToken)
+	}
+	return from, done, err
+}
+
+// profile needs no hub where a flag, or the environment without a hub, says the source.
+func (o *credentialOptions) profile() (profile.Profile, error) {
+	if o.caller.hub == "" && o.caller.profile == "" {
+		if o.caller.credential() {
+			return profile.Profile{TokenFile: o.caller.tokenFile, TokenCommand: o.caller.tokenCommand, CertFile: o.caller.clientCert}, nil
+		}
+		if p, err := profile.EnvironmentCredential(""); os.Getenv(profile.EnvironmentHub) == "" && (err != nil || p.Credential() != profile.CredentialNone) {
+			return p, cli.Usage(err)
+		}
+	}
+	return o.caller.resolve()
 }
 
 // request asks the cluster of --context.
 func (o *credentialOptions) request() (credential.Source, error) {
 	namespace, name, err := credkube.ParseAccount(o.serviceAccount)
 	if err != nil {
-		return nil, fmt.Errorf("--service-account: %w", err)
+		return nil, cli.Usagef("--service-account: %w", err)
 	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig

@@ -172,6 +172,9 @@ rules:
   tcp: [{hosts: ["*"], ports: ["*"]}]
 `
 
+// devTokenFile is the token alone, for culvert login.
+func devTokenFile(state string) string { return filepath.Join(state, "token") }
+
 func newDev(ctx context.Context, o devOptions, upstream *rest.Config, log *slog.Logger) (*dev, error) {
 	d := &dev{}
 	if err := os.MkdirAll(o.state, 0o700); err != nil {
@@ -181,6 +184,9 @@ func newDev(ctx context.Context, o devOptions, upstream *rest.Config, log *slog.
 	var err error
 	if d.token, err = devToken(tokens); err != nil {
 		return nil, err
+	}
+	if err := saveToken(devTokenFile(o.state), d.token); err != nil {
+		return nil, fmt.Errorf("token of the development hub: %w", err)
 	}
 	certs := filepath.Join(o.state, "agent")
 	if err := issueAgent(o.state, server.DefaultTrustDomain, o.cluster, certs, pki.DefaultLifetime); err != nil {
@@ -290,12 +296,13 @@ Culvert is running, for development only.
 
   curl --cacert %s -H "Authorization: Bearer %s" '%s%s'
   kubectl --kubeconfig %s %s
+  culvert login https://localhost:%s --hub-ca %s --token-file %s
 
 At the upstream you are the user "cluster:hub:%s". Give it rights there, for example:
 
   kubectl create clusterrolebinding culvert-dev --clusterrole=view --user=cluster:hub:%s
 
 Ctrl-C ends it.
-`, url, ca, fingerprint, d.token, quote(ca), d.token, url, path, quote(kubeconfig), ask, devUser, devUser)
+`, url, ca, fingerprint, d.token, quote(ca), d.token, url, path, quote(kubeconfig), ask, port, quote(ca), quote(devTokenFile(o.state)), devUser, devUser)
 	return err
 }

@@ -20,10 +20,13 @@ func openClient(cmd *cobra.Command, flags *callerFlags, log slog.Handler) (*clie
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: --insecure-skip-tls-verify: nobody proves to be the hub: whoever is on the way reads and changes everything, "+
 			"your credentials included; give --hub-ca in its place")
 	}
-	return client.New(client.Config{
-		Hub: flags.hub, HubCA: flags.hubCA, TokenFile: flags.tokenFile, TokenCommand: flags.tokenCommand, InsecureSkipVerify: flags.insecure,
-		UserAgent: "culvert " + cmd.Name(), Logger: slog.New(log),
+	c, _, err := flags.dial(cmd.ErrOrStderr(), func(config *client.Config) {
+		config.UserAgent, config.Logger = "culvert "+cmd.Name(), slog.New(log)
+		if flags.patient {
+			config.Patience = client.DefaultPatience
+		}
 	})
+	return c, err
 }
 
 // withClient runs do with a client that is closed afterwards.

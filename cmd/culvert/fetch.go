@@ -16,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/culvertdev/culvert/cmd/internal/cli"
+	"github.com/culvertdev/culvert/cmd/internal/exitcode"
 	"github.com/culvertdev/culvert/internal/pki"
 )
 
@@ -61,52 +63,74 @@ it came over is verified by it.`,
 func parseFingerprint(text string) (string, error) {
 	digits := strings.ToUpper(strings.ReplaceAll(strings.TrimSpace(text), ":", ""))
 	if raw, err := hex.DecodeString(digits); err != nil || len(raw) != 32 {
-		return "", errors.New("--fingerprint: want the SHA-256 of a certificate, 64 hexadecimal digits")
+		return "", cli.Usagef("--fingerprint: want the SHA-256 of a certificate, 64 hexadecimal digits")
 	}
 	return digits, nil
 }
 
-// fetchCA returns the CAs that the hub hands out, PEM.
+// fetchCA returns the CAs that the hub hands out, PEM, if the one with the fingerprint
+// digest is among them and verifies the connection.
 func fetchCA(ctx context.Context, hub, digest string) ([]byte, error) {
+	offer, err := askCA(ctx, hub)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := findCA(offer.bundle, digest)
+	if err != nil {
+		return nil, err
+	}
+	// The rest of the bundle counts because it came over a connection that the CA
+	// in it verifies.
+	if err := offer.verify(ca); err != nil {
+		return nil, &exitcode.Error{Code: exitcode.HubUnverified, Complete: true, Err: fmt.Errorf("--hub: the CA is that of the fingerprint, and the connection is not of it: %w", err)}
+	}
+	return offer.bundle, nil
+}
+
+// offered are the CAs that a hub hands out, which nothing vouches for yet.
+type offered struct {
+	bundle []byte
+	host   string
+	state  tls.ConnectionState
+}
+
+// verify tells whether the connection that the CAs came over is of one of them.
+func (o offered) verify(ca *x509.Certificate) error {
+	roots := x509.NewCertPool()
+	roots.AddCert(ca)
+	return pki.VerifyServer(fixed{roots}, o.host)(o.state)
+}
+
+// askCA asks a hub, host:port, for its CAs.
+func askCA(ctx context.Context, hub string) (offered, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12,
-			// Nothing can be verified before the CA is there; check below does it then,
-			// over this same connection.
-			InsecureSkipVerify: true, //nolint:gosec // verified below, before anything is used
+			// Nothing can be verified before the CA is there; verify does it then,
+			// of this same connection.
+			InsecureSkipVerify: true, //nolint:gosec // verified before anything is used
 		},
 	}
 	defer transport.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+hub+"/-/ca.crt", http.NoBody)
 	if err != nil {
-		return nil, fmt.Errorf("--hub: want host:port: %w", err)
+		return offered{}, fmt.Errorf("--hub: want host:port: %w", err)
 	}
 	res, err := (&http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("--hub: %w", err)
+		return offered{}, hubError("https://"+hub, err)
 	}
 	bundle, err := io.ReadAll(io.LimitReader(res.Body, maxCA))
 	if err := errors.Join(err, res.Body.Close()); err != nil {
-		return nil, fmt.Errorf("--hub: %w", err)
+		return offered{}, hubError("https://"+hub, err)
 	}
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("--hub: %s answers %s: it is no hub, or its certificate is from a public CA and needs no other", hub, res.Status)
+		return offered{}, fmt.Errorf("--hub: %s answers %s: it is no hub, or its certificate is from a public CA and needs no other", hub, res.Status)
 	}
-	ca, err := findCA(bundle, digest)
-	if err != nil {
-		return nil, err
-	}
-	// The rest of the bundle counts because it came over a connection that the CA
-	// in it verifies.
-	roots := x509.NewCertPool()
-	roots.AddCert(ca)
-	if err := pki.VerifyServer(fixed{roots}, req.URL.Hostname())(*res.TLS); err != nil {
-		return nil, fmt.Errorf("--hub: the CA is that of the fingerprint, and the connection is not of it: %w", err)
-	}
-	return bundle, nil
+	return offered{bundle: bundle, host: req.URL.Hostname(), state: *res.TLS}, nil
 }
 
 // fixed are roots that stay the same.
@@ -117,14 +141,29 @@ func (f fixed) Pool() *x509.CertPool { return f.pool }
 
 // findCA returns the certificate of a fingerprint.
 func findCA(bundle []byte, digest string) (*x509.Certificate, error) {
+	cas, err := parseCAs(bundle)
+	if err != nil {
+		return nil, err
+	}
+	for _, ca := range cas {
+		if strings.ReplaceAll(pki.Fingerprint(ca), ":", "") == digest {
+			return ca, nil
+		}
+	}
+	return nil, &exitcode.Error{Code: exitcode.HubUnverified, Complete: true,
+		Err: errors.New("--fingerprint: no CA that this hub hands out has it: it is another hub, or something between reads the connection")}
+}
+
+// parseCAs returns the CAs of a bundle.
+func parseCAs(bundle []byte) (cas []*x509.Certificate, err error) {
 	for block, rest := pem.Decode(bytes.TrimSpace(bundle)); block != nil; block, rest = pem.Decode(rest) {
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("--hub: what it hands out as its CA is damaged: %w", err)
 		}
-		if strings.ReplaceAll(pki.Fingerprint(cert), ":", "") == digest && cert.IsCA {
-			return cert, nil
+		if cert.IsCA {
+			cas = append(cas, cert)
 		}
 	}
-	return nil, errors.New("--fingerprint: no CA that this hub hands out has it: it is another hub, or something between reads the connection")
+	return cas, nil
 }

@@ -58,6 +58,8 @@ CULVERT_FORWARD_1_HOST and CULVERT_FORWARD_1_PORT, CULVERT_FORWARD_2 and so on.`
 		},
 	}
 	o.caller.bind(cmd)
+	o.caller.bindInsecure(cmd)
+	o.caller.patient = true
 	o.report.bind(cmd)
 	maxConnectionsFlag(cmd, &o.maxConnections)
 	return cmd

@@ -13,7 +13,8 @@ import (
 	"github.com/culvertdev/culvert/internal/forward"
 )
 
-// commandEnded is the end of a command that culvert ran, whose exit code is culvert's.
+// commandEnded is the end of a command that culvert ran, whose exit code is culvert's:
+// that of one that a signal ended is 128 and the signal's number, as a shell has it.
 type commandEnded struct {
 	code int
 }
@@ -22,10 +23,6 @@ type commandEnded struct {
 func (e *commandEnded) Error() string {
 	return fmt.Sprintf("the command ended with exit code %d", e.code)
 }
-
-// ExitCode is the command's; that of one that a signal ended is 128 and the signal's
-// number, as a shell has it.
-func (e *commandEnded) ExitCode() int { return e.code }
 
 // runCommand runs a command to its end with env in its environment. A terminal's signals
 // reach it by themselves; SIGTERM and SIGHUP are passed on.

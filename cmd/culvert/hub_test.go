@@ -141,7 +141,7 @@ func TestHubCommands(t *testing.T) {
 		}
 		clitest.Refuses(t, dir, "culvert", []clitest.Failure{
 			clitest.Fails("fingerprint of another hub", []string{"pki", "fetch", "--hub", address, "--fingerprint", strings.Repeat("ab", 32)}, "--fingerprint: no CA that this hub hands out has it"),
-			clitest.Fails("hub that is none", []string{"pki", "fetch", "--hub", "127.0.0.1:1", "--fingerprint", strings.Repeat("ab", 32)}, "--hub: ", "refused"),
+			clitest.Fails("hub that is none", []string{"pki", "fetch", "--hub", "127.0.0.1:1", "--fingerprint", strings.Repeat("ab", 32)}, "the hub at https://127.0.0.1:1 cannot be reached", "refused"),
 		})
 		block, _ := pem.Decode(ca)
 		if block == nil || bytes.Contains(ca, []byte("PRIVATE")) {
@@ -155,8 +155,8 @@ func TestHubCommands(t *testing.T) {
 		}
 		clitest.Refuses(t, dir, "culvert", []clitest.Failure{
 			clitest.Fails("caller who is no administrator", append(remote, "bob.token"), `"bob" is not an administrator of this hub`, "admins"),
-			clitest.Fails("token that the hub does not know", append(remote, "tokens.csv"), "--token-file: tokens.csv: want one token"),
-			clitest.Fails("hub whose CA is not known", []string{"token", "list", "--hub", "https://" + address, "--token-file", "ada.token"}, "ask the hub at https://"+address, "certificate"),
+			clitest.Fails("token that the hub does not know", append(remote, "tokens.csv"), "file with the token: ", "tokens.csv: want one token"),
+			clitest.Fails("hub whose CA is not known", []string{"token", "list", "--hub", "https://" + address, "--token-file", "ada.token"}, "the hub at https://"+address+" cannot be verified", "certificate", "--hub-ca"),
 		})
 	})
 	t.Run("O6: refusals of the hub are said as they are", func(t *testing.T) {

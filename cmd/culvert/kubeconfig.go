@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/culvertdev/culvert/cmd/internal/cli"
+	"github.com/culvertdev/culvert/cmd/internal/exitcode"
 	"github.com/culvertdev/culvert/internal/kubeconfig"
 )
 
@@ -45,7 +47,7 @@ type kubeconfigOptions struct {
 func kubeconfigCommand() *cobra.Command {
 	var o kubeconfigOptions
 	cmd := &cobra.Command{
-		Use:   "kubeconfig",
+		Use:   "kubeconfig [CLUSTER...]",
 		Short: "Make a kubeconfig for clusters of a hub, and verify it",
 		Long: `Make a kubeconfig for clusters of a hub, and verify it. The hub gives one only when
 it has verified the way to the cluster with the very CA that is in it, and this
@@ -60,22 +62,28 @@ The modes:
                are the cluster's own (--from), and it needs no change
 
 In the first two your credential is not in the file: kubectl gets it from culvert
-credential, with the --token-file or --token-command that you give here.`,
-		Example: `  culvert kubeconfig --hub https://hub.example.com:8443 --hub-ca ca.crt --token-file me.token --cluster edge-1 --merge
-  culvert kubeconfig --hub https://hub.example.com:8443 --token-command 'my-login token' --all --output hub.kubeconfig
-  culvert kubeconfig --hub https://hub.example.com:8443 --token-file me.token --cluster edge-1 --mode end-to-end --from edge-1-admin --name edge-1-e2e --merge
-  culvert kubeconfig --hub https://hub.example.com:8443 --token-file me.token --cluster edge-1 --token-request ci/deployer --duration 1h -o ci.kubeconfig`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
+credential, with the profile, --token-file or --token-command of this call.`,
+		Example: `  culvert kubeconfig edge-1 --merge
+  culvert kubeconfig --all --output hub.kubeconfig
+  culvert kubeconfig --hub https://hub.example.com:8443 --hub-ca ca.crt --token-file me.token edge-1 --merge
+  culvert kubeconfig edge-1 --mode end-to-end --from edge-1-admin --name edge-1-e2e --merge
+  culvert kubeconfig edge-1 --token-request ci/deployer --duration 1h -o ci.kubeconfig`,
+		ValidArgsFunction: completeClusters(0),
+		Args:              cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.clusters = append(o.clusters, args...)
+			return o.run(cmd)
+		},
 	}
 	o.caller.bind(cmd)
+	o.caller.bindInsecure(cmd)
 	f := cmd.Flags()
-	f.StringSliceVar(&o.clusters, "cluster", nil, "name of a cluster (repeat)")
-	f.BoolVar(&o.all, "all", false, "every cluster that you may reach and that is ready, in place of --cluster")
+	f.StringSliceVar(&o.clusters, "cluster", nil, "name of a cluster, as an argument is (repeat)")
+	f.BoolVar(&o.all, "all", false, "every cluster that you may reach and that is ready, in place of names")
 	f.StringVar(&o.mode, "mode", string(kubeconfig.ModePath), "path, sni, passthrough or end-to-end")
 	f.StringVar(&o.access, "access", string(kubeconfig.AccessAuto), "tunnel, direct, auto for the tunnel where an agent is connected and else the direct URL, or both for the contexts NAME-tunnel and NAME-direct")
 	f.DurationVar(&o.wait, "wait", 0, "how long to wait until the way to a cluster is verified, at most 2m")
-	f.StringVar(&o.name, "name", "", "name of the context, with one --cluster (default: the cluster's)")
+	f.StringVar(&o.name, "name", "", "name of the context, with one cluster (default: the cluster's)")
 	f.StringVar(&o.namespace, "namespace", "", "namespace of the contexts (default none)")
 	f.StringVar(&o.from, "from", "", "context whose user, and for passthrough and end-to-end whose CA, are taken (default: you at the hub, and the CA that the cluster publishes)")
 	f.StringVar(&o.tokenRequest, "token-request", "", "NAMESPACE/NAME of a service account of the cluster whose bound token becomes the user; you need the right to create it")
@@ -105,9 +113,9 @@ func (o *kubeconfigOptions) check() error {
 	if _, err := kubeconfig.ParseAccess(o.access); err != nil && o.access != accessBoth {
 		problems = append(problems, fmt.Errorf("--%w, or both", err))
 	}
-	add(len(o.clusters) == 0 && !o.all, "--cluster, --all: say which clusters")
-	add(len(o.clusters) > 0 && o.all, "--all: leave it out with --cluster")
-	add(o.name != "" && (o.all || len(o.clusters) != 1), "--name: is for one --cluster")
+	add(len(o.clusters) == 0 && !o.all, "give the name of a cluster, or --all")
+	add(len(o.clusters) > 0 && o.all, "--all: leave it out with names of clusters")
+	add(o.name != "" && (o.all || len(o.clusters) != 1), "--name: is for one cluster")
 	add(o.wait < 0 || o.wait > 2*time.Minute, "--wait: want at most 2m")
 	add(o.rotate && o.tokenRequest == "", "--rotate: is for --token-request")
 	add(o.tokenRequest != "" && o.from != "" && !o.foreign(), "--from: leave it out with --token-request, which is the user")
@@ -117,7 +125,7 @@ func (o *kubeconfigOptions) check() error {
 	add(o.merge && o.output != "", "--output: leave it out with --merge; --kubeconfig names the file")
 	add(!o.merge && o.use, "--set-current: is for --merge")
 	add(!o.merge && o.file != "" && o.from == "", "--kubeconfig: is for --merge and --from")
-	return errors.Join(problems...)
+	return cli.Usage(errors.Join(problems...))
 }
 
 func (o *kubeconfigOptions) foreign() bool { return kubeconfig.Mode(o.mode).Foreign() }
@@ -127,15 +135,12 @@ func (o *kubeconfigOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	ctx, say := cmd.Context(), cmd.ErrOrStderr()
-	if o.caller.insecure {
-		fmt.Fprintln(say, "warning: --insecure-skip-tls-verify: nobody proves to be the hub or the cluster, now or whenever the file is used: "+
-			"whoever is on the way reads and changes everything, your credentials included; give --hub-ca in its place")
-	}
 	hub, err := o.caller.open(say)
 	if err != nil {
 		return err
 	}
 	defer hub.close()
+	warnInsecure(hub.profile, say)
 	maker := &entryMaker{o: o, hub: hub}
 	if err := maker.prepare(); err != nil {
 		return err
@@ -180,7 +185,7 @@ func (o *kubeconfigOptions) collect(ctx context.Context, maker *entryMaker, say 
 		entries = append(entries, made...)
 	}
 	if len(entries) == 0 {
-		return nil, errors.New("no cluster is ready: nothing is written")
+		return nil, &exitcode.Error{Code: exitcode.Unavailable, Err: errors.New("no cluster is ready: nothing is written")}
 	}
 	return entries, nil
 }

@@ -23,9 +23,9 @@ func TestKubeconfigCommand(t *testing.T) {
 	me := with(hub, "--token-file", "bob.token")
 	t.Run("what cannot be meant is refused before anything is asked", func(t *testing.T) {
 		clitest.Refuses(t, dir, "culvert", []clitest.Failure{
-			clitest.Fails("no hub", []string{"kubeconfig", "--cluster", "a"}, "--hub: required"),
-			clitest.Fails("no cluster", me, "--cluster, --all: say which"),
-			clitest.Fails("no token", with(hub, "--cluster", "a"), "--token-file, --token-command: say where"),
+			clitest.Fails("no hub", []string{"kubeconfig", "--cluster", "a"}, "no hub is named: run culvert login https://HUB"),
+			clitest.Fails("no cluster", me, "give the name of a cluster, or --all"),
+			clitest.Fails("no token", with(hub, "--cluster", "a"), "no credential for https://", "--token-file"),
 			clitest.Fails("two sources", with(me, "--cluster", "a", "--token-command", "x"), "--token-command: leave it out"),
 			clitest.Fails("mode", with(me, "--cluster", "a", "--mode", "SNI"), "--mode:", "path, sni, passthrough or end-to-end"),
 			clitest.Fails("access", with(me, "--cluster", "a", "--access", "x"), "--access:", "or both"),
@@ -43,14 +43,18 @@ func TestKubeconfigCommand(t *testing.T) {
 		if got.Code != 0 || !strings.Contains(got.Stdout, "https://127.0.0.1:1") {
 			t.Fatalf("%+v", got)
 		}
-		for cluster, args := range map[string][]string{
-			"NotFound: ":       {"--cluster", "none"},
-			"TunnelNotReady: ": {"--cluster", "far", "--access", "tunnel"},
-			"refused":          {"--cluster", "far"}, // the address is recorded, and nobody answers there
-			"no cluster is ready: nothing is written": {"--all"},
+		for cluster, want := range map[string]struct {
+			code int
+			args []string
+		}{
+			"NotFound: ":       {7, []string{"--cluster", "none"}},
+			"TunnelNotReady: ": {8, []string{"far", "--access", "tunnel"}},
+			"refused":          {1, []string{"far"}}, // the address is recorded, and nobody answers there
+			"no cluster is ready: nothing is written": {8, []string{"--all"}},
 		} {
+			args := want.args
 			got := clitest.Run(t, dir, with(with(me, args...), "--output", "made.kubeconfig")...)
-			if got.Code != 1 || !strings.Contains(got.Stderr, cluster) || got.Stdout != "" {
+			if got.Code != want.code || !strings.Contains(got.Stderr, cluster) || got.Stdout != "" {
 				t.Errorf("%q: %+v", args, got)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "made.kubeconfig")); !os.IsNotExist(err) {
@@ -82,9 +86,12 @@ func TestCredentialCommand(t *testing.T) {
 		}
 	})
 	t.Run("the environment says the source where no flag does", func(t *testing.T) {
-		t.Setenv("CULVERT_TOKEN_FILE", filepath.Join(dir, "me.token"))
-		if got := clitest.Run(t, dir, "credential", "--hub", "https://hub.example.com"); !strings.Contains(got.Stdout, `"tok-me"`) {
-			t.Errorf("%+v", got)
+		for _, args := range [][]string{{"credential"}, {"credential", "--hub", "https://hub.example.com"}} {
+			cmd := clitest.Command(t.Context(), dir, args...)
+			cmd.Env = append(cmd.Env, "CULVERT_TOKEN_FILE="+filepath.Join(dir, "me.token"))
+			if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), `"tok-me"`) {
+				t.Errorf("%q: %v %s", args, err, out)
+			}
 		}
 	})
 	t.Run("a client that wants another form is told", func(t *testing.T) {
@@ -96,11 +103,11 @@ func TestCredentialCommand(t *testing.T) {
 		}
 	})
 	clitest.Refuses(t, dir, "culvert", []clitest.Failure{
-		clitest.Fails("no source", []string{"credential"}, "--token-file, --token-command: say where", "CULVERT_TOKEN_FILE"),
+		clitest.Fails("no source", []string{"credential"}, "no hub is named: run culvert login"),
 		clitest.Fails("failing program", []string{"credential", "--token-command", "exit 3"}, "command for the token", "exit status 3"),
 		clitest.Fails("program that says nothing", []string{"credential", "--token-command", "true"}, "want one token and nothing else"),
 		clitest.Fails("account", []string{"credential", "--service-account", "robot"}, "want NAMESPACE/NAME"),
-		clitest.Fails("no cluster", []string{"credential", "--token-file", "me.token", "--token-request", "a/b"}, "--hub, --cluster: required with --token-request"),
+		clitest.Fails("no cluster", []string{"credential", "--token-file", "me.token", "--token-request", "a/b"}, "--cluster: required with --token-request"),
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/culvertdev/culvert/internal/credential"
 	"github.com/culvertdev/culvert/internal/kubeconfig"
+	"github.com/culvertdev/culvert/internal/profile"
 )
 
 // entryMaker makes the entries of a kubeconfig.
@@ -101,7 +102,7 @@ func (m *entryMaker) one(ctx context.Context, cluster, name, access string) (e k
 			return e, err
 		}
 	}
-	if m.o.caller.insecure {
+	if m.hub.profile.InsecureSkipTLSVerify {
 		e.Insecure, e.CA = true, nil
 	}
 	return e, nil
@@ -140,8 +141,8 @@ func (m *entryMaker) userFor(ctx context.Context, cluster string) (*api.AuthInfo
 	o := m.o
 	switch {
 	case o.tokenRequest != "" && o.rotate:
-		args := append([]string{"--cluster", cluster, "--token-request", o.tokenRequest, "--duration", o.duration.String()}, o.caller.arguments(true)...)
-		return kubeconfig.PluginUser(pluginCommand(), args...), nil
+		args := []string{"--cluster", cluster, "--token-request", o.tokenRequest, "--duration", o.duration.String()}
+		return m.pluginUser(append(args, arguments(m.hub.profile, true)...)...), nil
 	case o.tokenRequest != "":
 		source, err := m.hub.tokenRequest(cluster, o.tokenRequest, o.duration)
 		if err != nil {
@@ -155,7 +156,21 @@ func (m *entryMaker) userFor(ctx context.Context, cluster string) (*api.AuthInfo
 		token, err := m.hub.token(ctx)
 		return tokenUser(token), err
 	}
-	return kubeconfig.PluginUser(pluginCommand(), o.caller.arguments(false)...), nil
+	if p := m.hub.profile; p.Credential() == profile.CredentialCertificate {
+		user := api.NewAuthInfo()
+		user.ClientCertificate, user.ClientKey = p.CertFile, p.KeyFile
+		return user, nil
+	}
+	return m.pluginUser(arguments(m.hub.profile, false)...), nil
+}
+
+// pluginUser is culvert credential with the environment that it needs.
+func (m *entryMaker) pluginUser(args ...string) *api.AuthInfo {
+	user := kubeconfig.PluginUser(pluginCommand(), args...)
+	if name, value, ok := pluginEnvironment(m.hub.profile); ok {
+		user.Exec.Env = []api.ExecEnvVar{{Name: name, Value: value}}
+	}
+	return user
 }
 
 func tokenUser(token credential.Token) *api.AuthInfo {

@@ -1,10 +1,14 @@
-// Command culvert is the tool for people: a hub and agent in one process for
-// development, and certificates. Run it with --help for its commands.
+// Command culvert is the tool for people: logins, clusters, kubeconfigs, the
+// administration of hubs, and a hub and agent in one process for development. Run it
+// with --help for its commands. As kubectl-culvert it is a plugin of kubectl.
 package main
 
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,28 +16,70 @@ import (
 	"github.com/culvertdev/culvert/internal/version"
 )
 
-func main() { cli.Main("culvert", run) }
+func main() { cli.MainWithCodes(calledAs(os.Args[0]).name, run, explain) }
 
 func run(ctx context.Context, args []string) error {
-	cmd := &cobra.Command{
-		Use:           "culvert",
-		Short:         "Reach clusters in private networks through a Culvert hub",
-		Version:       version.String(),
-		SilenceUsage:  true,
-		SilenceErrors: true,
+	as := calledAs(os.Args[0])
+	cmd := root(as)
+	if as.completes {
+		args = append([]string{cobra.ShellCompRequestCmd}, args...)
 	}
-	cmd.AddCommand(devCommand(), tokenCommand(), clustersCommand(), kubeconfigCommand(), credentialCommand(), policyCommand(), pkiCommand(), versionCommand())
-	cmd.AddCommand(forwardCommand(), connectCommand(), socksCommand(), pingCommand(), verifyCommand(), benchCommand())
-	cli.ExplainUsage(cmd)
 	cmd.SetArgs(args)
 	return cmd.ExecuteContext(ctx)
 }
 
+// root is the command with all that is below it.
+func root(as invocation) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "culvert",
+		Short: "Reach clusters in private networks through a Culvert hub",
+		Long: `Reach clusters in private networks through a Culvert hub.
+
+culvert login keeps a hub and who you are as a profile; the other commands then need no
+flag for that. A flag wins over the environment (CULVERT_HUB and the like), and that over
+the profile. culvert help exit-codes has what scripts can rely on.`,
+		Example: `  culvert login https://hub.example.com:8443 --token-file me.token
+  culvert clusters list
+  culvert kubeconfig edge-1 --merge`,
+		Version:       version.String(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: as.name},
+	}
+	cmd.AddCommand(loginCommand(), logoutCommand(), whoamiCommand(), profilesCommand(), clustersCommand(), kubeconfigCommand(), credentialCommand(),
+		forwardCommand(), connectCommand(), socksCommand(), pingCommand(), verifyCommand(), benchCommand(),
+		devCommand(), tokenCommand(), policyCommand(), pkiCommand(), versionCommand())
+	cli.ExplainUsage(cmd)
+	cmd.AddCommand(exitCodesTopic()) // a page of help has no usage
+	return cmd
+}
+
+// invocation is how the program was called.
+type invocation struct {
+	name string
+	// completes is for the program by which kubectl completes the arguments of a plugin.
+	completes bool
+}
+
+// calledAs reads the program's name: kubectl runs the commands of a plugin as
+// kubectl-culvert, and completes them by kubectl_complete-culvert
+// (https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/).
+func calledAs(path string) invocation {
+	switch strings.TrimSuffix(filepath.Base(path), ".exe") {
+	case "kubectl-culvert":
+		return invocation{name: "kubectl culvert"}
+	case "kubectl_complete-culvert":
+		return invocation{name: "kubectl culvert", completes: true}
+	}
+	return invocation{name: "culvert"}
+}
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version of this build and of the tunnel protocol",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print the version of this build and of the tunnel protocol",
+		Example: "  culvert version",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "culvert %s, tunnel protocol revision 1\n", version.String())
 			return err

@@ -9,9 +9,12 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
+
+	"github.com/culvertdev/culvert/cmd/internal/cli"
 )
 
 // outputFlag is in which form a command prints its result.
@@ -23,15 +26,20 @@ const (
 	formTable = "table"
 	formJSON  = "json"
 	formYAML  = "yaml"
+	formWide  = "wide"
 )
 
+// wide tells whether a table has all columns.
+func (o *outputFlag) wide() bool { return o.form == formWide }
+
 func (o *outputFlag) bind(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&o.form, "output", "o", formTable, "form of the result: table, json or yaml")
+	cmd.Flags().StringVarP(&o.form, "output", "o", formTable, "form of the result: table, wide, json or yaml")
+	completeWords(cmd, "output", formTable, formWide, formJSON, formYAML)
 }
 
 func (o *outputFlag) check() error {
-	if !slices.Contains([]string{formTable, formJSON, formYAML}, o.form) {
-		return fmt.Errorf("--output: %q is not table, json or yaml", o.form)
+	if !slices.Contains([]string{formTable, formWide, formJSON, formYAML}, o.form) {
+		return cli.Usagef("--output: %q is not table, wide, json or yaml", o.form)
 	}
 	return nil
 }
@@ -56,18 +64,40 @@ func (o *outputFlag) print(w io.Writer, value any, table func(w io.Writer) error
 	return err
 }
 
+// columnGap is what stands between two columns.
+const columnGap = 3
+
 // rows writes a table; an empty one has its head, so that it is seen to be one.
 func rows(w io.Writer, head []string, lines [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	for _, line := range append([][]string{head}, lines...) {
+	widths := make([]int, len(head))
+	lines = append([][]string{head}, lines...)
+	for _, line := range lines {
 		for i, cell := range line {
 			line[i] = printable(cell)
-		}
-		if _, err := fmt.Fprintln(t, strings.Join(line, "\t")); err != nil {
-			return err
+			widths[i] = max(widths[i], utf8.RuneCountInString(line[i])+columnGap)
 		}
 	}
-	return t.Flush()
+	return writeRows(w, widths, lines)
+}
+
+func writeRows(w io.Writer, widths []int, lines [][]string) error {
+	paint := coloured(w)
+	var b strings.Builder
+	for _, line := range lines {
+		for i, cell := range line {
+			shown := cell
+			if colour := colours[cell]; paint && colour != "" {
+				shown = colour + cell + plain
+			}
+			b.WriteString(shown)
+			if i < len(line)-1 {
+				b.WriteString(strings.Repeat(" ", max(1, widths[i]-utf8.RuneCountInString(cell))))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // fields writes one thing, a field a line, without those that are empty.

@@ -51,6 +51,7 @@ It succeeds when one of the pings does.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
 	o.caller.bind(cmd)
+	o.caller.bindInsecure(cmd)
 	o.output.bind(cmd)
 	f := cmd.Flags()
 	f.IntVarP(&o.count, "count", "c", 4, "how many; 0 goes on until Ctrl-C")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/culvertdev/culvert/cmd/internal/cli"
 	"github.com/culvertdev/culvert/internal/pki"
 	"github.com/culvertdev/culvert/server"
 )
@@ -18,6 +19,8 @@ func pkiCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pki",
 		Short: "Make, show and rotate the CAs of a hub, and make certificates of agents",
+		Example: `  culvert pki fetch --hub hub.example.com:8443 --fingerprint 1F:C3:… > ca.crt
+  culvert pki show --state /var/lib/culvert`,
 	}
 	cmd.AddCommand(pkiInitCommand(), pkiAgentCommand(), pkiFetchCommand(), pkiShowCommand(), pkiRotateCommand())
 	return cmd
@@ -92,7 +95,7 @@ func required(cmd *cobra.Command, flags ...string) {
 				problems = append(problems, fmt.Errorf("--%s: required: %s", name, strings.TrimSuffix(f.Usage, " (required)")))
 			}
 		}
-		return errors.Join(problems...)
+		return cli.Usage(errors.Join(problems...))
 	}
 }
 

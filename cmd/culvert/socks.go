@@ -51,6 +51,8 @@ ends with it and with its exit code.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	o.caller.bind(cmd)
+	o.caller.bindInsecure(cmd)
+	o.caller.patient = true
 	o.report.bind(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.cluster, "cluster", "", "cluster of all connections (default: each says its own)")

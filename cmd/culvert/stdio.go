@@ -47,6 +47,7 @@ The exit code says what went wrong, and standard error why.`,
 		},
 	}
 	caller.bind(cmd)
+	caller.bindInsecure(cmd)
 	return cmd
 }
 

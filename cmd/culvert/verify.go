@@ -74,6 +74,7 @@ the exit code is that of the first failure.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	o.caller.bind(cmd)
+	o.caller.bindInsecure(cmd)
 	o.output.bind(cmd)
 	return cmd
 }

@@ -3,7 +3,7 @@
 #
 #   build.sh [--paths] [NAME...]
 #
-# NAME is etcd, kube-apiserver, kubectl or coredns; none means all of them.
+# NAME is etcd, kube-apiserver, kubectl, coredns or oidc; none means all of them.
 # Progress goes to stderr. With --paths, stdout carries one "NAME PATH" line for
 # each binary, for programs to read.
 #
@@ -26,8 +26,9 @@ describe() {
   case $1 in
     etcd) module=etcd package=. pinned=go.etcd.io/etcd/server/v3 ;;
     coredns) module=coredns package=. pinned=github.com/coredns/coredns ;;
+    oidc) module=oidc package=. pinned=github.com/zitadel/oidc/v3 ;;
     kube-apiserver | kubectl) module=kube package=./cmd/$1 pinned=k8s.io/kubernetes ;;
-    *) die "unknown binary '$1': give etcd, kube-apiserver, kubectl or coredns" ;;
+    *) die "unknown binary '$1': give etcd, kube-apiserver, kubectl, coredns or oidc" ;;
   esac
   version=$(awk -v m="$pinned" '$1 == m { print $2; exit } $1 == "require" && $2 == m { print $3; exit }' "$here/$module/go.mod")
   [[ $version == v* ]] || die "$module/go.mod requires no version of $pinned"
@@ -101,7 +102,7 @@ for arg in "$@"; do
     *) names+=("$arg") ;;
   esac
 done
-((${#names[@]})) || names=(etcd kube-apiserver kubectl coredns)
+((${#names[@]})) || names=(etcd kube-apiserver kubectl coredns oidc)
 command -v go >/dev/null || die "go is not installed: the test bed builds its servers from Go modules"
 
 mkdir -p "$cache"

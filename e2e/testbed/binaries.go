@@ -22,20 +22,15 @@ type Servers struct {
 // hold, which takes about five minutes in all. Progress lines go to progress.
 // The cache is ${CULVERT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/culvert}/bin.
 func ServerBinaries(ctx context.Context, progress io.Writer) (Servers, error) {
-	root, err := Root()
+	out, err := built(ctx, progress, "etcd", "kube-apiserver", "kubectl", "coredns")
 	if err != nil {
-		return Servers{}, fmt.Errorf("server binaries: %w", err)
-	}
-	cmd := command(ctx, progress, filepath.Join(root, "e2e", "bin", "build.sh"), "--paths")
-	out, err := cmd.Output()
-	if err != nil {
-		return Servers{}, fmt.Errorf("server binaries: e2e/bin/build.sh: %w", err)
+		return Servers{}, err
 	}
 	var s Servers
 	to := map[string]*string{
 		"etcd": &s.Etcd, "kube-apiserver": &s.KubeAPIServer, "kubectl": &s.Kubectl, "coredns": &s.CoreDNS,
 	}
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		name, path, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if to[name] != nil {
 			*to[name] = path
@@ -47,6 +42,33 @@ func ServerBinaries(ctx context.Context, progress io.Writer) (Servers, error) {
 		}
 	}
 	return s, nil
+}
+
+// OIDCProvider returns the path of an OpenID Connect provider, and builds it where the
+// cache does not hold it.
+func OIDCProvider(ctx context.Context, progress io.Writer) (string, error) {
+	out, err := built(ctx, progress, "oidc")
+	if err != nil {
+		return "", err
+	}
+	_, path, ok := strings.Cut(strings.TrimSpace(out), " ")
+	if !ok {
+		return "", errors.New("server binaries: e2e/bin/build.sh gave no path of oidc")
+	}
+	return path, nil
+}
+
+// built runs e2e/bin/build.sh, and returns its lines "NAME PATH".
+func built(ctx context.Context, progress io.Writer, names ...string) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", fmt.Errorf("server binaries: %w", err)
+	}
+	out, err := command(ctx, progress, filepath.Join(root, "e2e", "bin", "build.sh"), append([]string{"--paths"}, names...)...).Output()
+	if err != nil {
+		return "", fmt.Errorf("server binaries: e2e/bin/build.sh: %w", err)
+	}
+	return string(out), nil
 }
 
 // Culvert are the paths of Culvert's own binaries.

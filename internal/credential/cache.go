@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -66,6 +67,18 @@ func (c Cache) Token(ctx context.Context, source Source) (Token, error) {
 	}
 	token, err := c.refresh(ctx, path, source)
 	return token, errors.Join(err, unlock())
+}
+
+// Forget removes the token of a source from the disk.
+func (c Cache) Forget(source Source) error {
+	key := source.Key()
+	if key == "" || c.Dir == "" {
+		return nil
+	}
+	if err := os.Remove(c.path(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cache of tokens: %w", err)
+	}
+	return nil
 }
 
 // refresh gets a token, unless somebody else just did. The caller has the lock.

@@ -28,13 +28,20 @@ func FromEnvironment() (Profile, bool, error) {
 	if err != nil {
 		return Profile{}, true, fmt.Errorf("%s: %w", EnvironmentHub, err)
 	}
+	p, err := EnvironmentCredential(base)
+	return p, true, err
+}
+
+// EnvironmentCredential is what the environment says, CULVERT_HUB apart, for a hub that is
+// named otherwise.
+func EnvironmentCredential(hub string) (Profile, error) {
 	p := Profile{
-		Hub: base, HubCA: os.Getenv(EnvironmentHubCA),
+		Hub: hub, HubCA: os.Getenv(EnvironmentHubCA),
 		Token: os.Getenv(EnvironmentToken), TokenFile: os.Getenv(EnvironmentTokenFile), TokenCommand: os.Getenv(EnvironmentTokenCommand),
 		CertFile: os.Getenv(EnvironmentClientCert), KeyFile: os.Getenv(EnvironmentClientKey),
 	}
 	if err := p.validateCredential(); err != nil {
-		return Profile{}, true, errors.New("CULVERT_TOKEN, CULVERT_TOKEN_FILE, CULVERT_TOKEN_COMMAND, CULVERT_CLIENT_CERT with CULVERT_CLIENT_KEY: give one of them")
+		return Profile{}, errors.New("CULVERT_TOKEN, CULVERT_TOKEN_FILE, CULVERT_TOKEN_COMMAND, CULVERT_CLIENT_CERT with CULVERT_CLIENT_KEY: give one of them")
 	}
-	return p, true, nil
+	return p, nil
 }

@@ -64,7 +64,7 @@ func ConfigFlag(fs *pflag.FlagSet) {
 // error, not a reason to print help and succeed.
 func ExplainUsage(cmd *cobra.Command) {
 	explain := func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())
+		return Usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
 	}
 	cmd.SetFlagErrorFunc(explain)
 	args := cmd.Args
@@ -119,22 +119,44 @@ func (l *Logging) Logger(w io.Writer) (*slog.Logger, error) {
 	return log, nil
 }
 
+// usageError is a command line that is wrong.
+type usageError struct{ error }
+
+// Exit is the code of package exitcode.
+func (usageError) Exit() int { return 2 }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// Usage marks an error as one of the command line; nil stays nil.
+func Usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err}
+}
+
+// Usagef is [Usage] of [fmt.Errorf].
+func Usagef(format string, args ...any) error { return Usage(fmt.Errorf(format, args...)) }
+
 // Main runs a command with a context that ends on SIGINT or SIGTERM, and exits:
 // 0 on success, 1 on failure, with the error on standard error. A second signal
 // ends the process at once.
 func Main(name string, run func(ctx context.Context, args []string) error) {
+	MainWithCodes(name, run, func(_ context.Context, err error) (int, string) { return 1, err.Error() })
+}
+
+// MainWithCodes is Main for a command whose exit codes, and the text on standard error,
+// tell what went wrong. An empty text says nothing.
+func MainWithCodes(name string, run func(ctx context.Context, args []string) error, explain func(ctx context.Context, err error) (code int, text string)) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the next signal has its default effect
 	err := run(ctx, os.Args[1:])
 	if err == nil || errors.Is(err, pflag.ErrHelp) || errors.Is(err, flag.ErrHelp) {
 		os.Exit(0)
 	}
-	if ended, ok := errors.AsType[interface {
-		error
-		ExitCode() int
-	}](err); ok { // of another program, which has said why
-		os.Exit(ended.ExitCode())
+	code, text := explain(ctx, err)
+	if text != "" {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", name, text)
 	}
-	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-	os.Exit(1)
+	os.Exit(code)
 }

@@ -42,7 +42,7 @@ func Command(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, os.Args[0], args...) //nolint:gosec // the test binary itself
 	cmd.Dir = dir
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
-		return strings.HasPrefix(variable, "KUBE") || strings.HasPrefix(variable, "XDG_")
+		return strings.HasPrefix(variable, "KUBE") || strings.HasPrefix(variable, "XDG_") || strings.HasPrefix(variable, "CULVERT_")
 	})
 	// The race detector's runtime else waits a second at the end.
 	cmd.Env = append(cmd.Env, asCommand+"=1", "HOME="+dir, "GORACE=atexit_sleep_ms=0")
@@ -70,6 +70,8 @@ func Run(t *testing.T, dir string, args ...string) Result {
 type Failure struct {
 	Name string
 	Args []string
+	// Code is the exit code; 0 is any of a failure.
+	Code int
 	// Says are parts of the error: the field, what is wrong, what mends it.
 	Says []string
 }
@@ -79,7 +81,7 @@ func Fails(name string, args []string, says ...string) Failure {
 	return Failure{Name: name, Args: args, Says: says}
 }
 
-// Refuses runs each of cases in dir and wants exit code 1, nothing on standard
+// Refuses runs each of cases in dir and wants its exit code, nothing on standard
 // output, and one error, the last thing on standard error, that begins with the
 // command's name and has all the parts.
 func Refuses(t *testing.T, dir, name string, cases []Failure) {
@@ -87,7 +89,7 @@ func Refuses(t *testing.T, dir, name string, cases []Failure) {
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
 			got := Run(t, dir, c.Args...)
-			if got.Code != 1 || got.Stdout != "" {
+			if got.Code == 0 || c.Code != 0 && got.Code != c.Code || got.Stdout != "" {
 				t.Errorf("exit code %d, standard output %q", got.Code, got.Stdout)
 			}
 			prefix := name + ": "

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/culvertdev/culvert/internal/answer"
 	"github.com/culvertdev/culvert/internal/credential"
 )
 
@@ -100,11 +101,11 @@ func (r Request) fetch(ctx context.Context) (credential.Token, error) {
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err
 		}
-		return credential.Token{}, err
+		return credential.Token{}, &CallError{err}
 	}
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err := errors.Join(err, res.Body.Close()); err != nil {
-		return credential.Token{}, err
+		return credential.Token{}, &CallError{err}
 	}
 	if res.StatusCode != http.StatusCreated && res.StatusCode != http.StatusOK {
 		return credential.Token{}, refusal(res, text)
@@ -123,13 +124,17 @@ func (r Request) fetch(ctx context.Context) (credential.Token, error) {
 	return token, nil
 }
 
+// refusal is what the cluster, or the hub before it, said.
 func refusal(res *http.Response, text []byte) error {
-	var status metav1.Status
-	if json.Unmarshal(text, &status) == nil && status.Kind == "Status" && status.Message != "" {
-		return fmt.Errorf("%s: %s", res.Status, status.Message)
-	}
-	return errors.New(res.Status)
+	return fmt.Errorf("%s: %w", res.Status, answer.Read(res, text))
 }
+
+// CallError says why the cluster could not be asked.
+type CallError struct{ Err error }
+
+func (e *CallError) Error() string { return e.Err.Error() }
+
+func (e *CallError) Unwrap() error { return e.Err }
 
 // ParseAccount reads NAMESPACE/NAME of a service account.
 func ParseAccount(text string) (namespace, name string, err error) {

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"github.com/culvertdev/culvert/internal/answer"
 )
 
 // maxAnswer bounds what is read of an answer, in bytes.
@@ -54,13 +54,33 @@ func explainSocket(state, socket string, err error) error {
 	const elsewhere = "or give --hub and --token-file to ask a hub elsewhere"
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no hub runs with the state folder %s: nothing listens at %s: start it with culvert-hub --state %s, %s",
-			state, socket, state, elsewhere)
+		return &UnreachableError{fmt.Sprintf("no hub runs with the state folder %s: nothing listens at %s: start it with culvert-hub --state %s, %s",
+			state, socket, state, elsewhere), err}
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("the hub's socket %s is for the user that the hub runs as: call as that user or as root, %s", socket, elsewhere)
 	}
 	return fmt.Errorf("ask the hub at %s: %w", socket, err)
 }
+
+// UnreachableError says that no hub runs where one was asked, and what to do.
+type UnreachableError struct {
+	text string
+	err  error
+}
+
+func (e *UnreachableError) Error() string { return e.text }
+
+func (e *UnreachableError) Unwrap() error { return e.err }
+
+// CallError says why a hub elsewhere could not be asked.
+type CallError struct {
+	Hub string
+	Err error
+}
+
+func (e *CallError) Error() string { return fmt.Sprintf("ask the hub at %s: %v", e.Hub, e.Err) }
+
+func (e *CallError) Unwrap() error { return e.Err }
 
 // NewHTTPSClient calls a hub at its URL, such as https://hub.example.com:8443,
 // with a bearer token. transport verifies the hub; the client takes it over.
@@ -77,7 +97,7 @@ func NewHTTPSClient(hub, bearer string, transport *http.Transport) (*Client, err
 			// A token must not follow wherever an answer points.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		explain: func(err error) error { return fmt.Errorf("ask the hub at %s: %w", base, err) },
+		explain: func(err error) error { return &CallError{base, err} },
 	}, nil
 }
 
@@ -170,19 +190,10 @@ func call[T any](ctx context.Context, c *Client, method, path string, send any) 
 		return result, c.explain(fmt.Errorf("the answer broke off after %v: %w", time.Since(started).Round(time.Millisecond), err))
 	}
 	if res.StatusCode != http.StatusOK {
-		return result, refusal(res, data)
+		return result, answer.Read(res, data)
 	}
 	if err := json.Unmarshal(data, &result); err != nil {
 		return result, c.explain(fmt.Errorf("an answer that is not of a hub: %w", err))
 	}
 	return result, nil
-}
-
-// refusal is what the hub said, or that it was no hub which answered.
-func refusal(res *http.Response, data []byte) error {
-	var status metav1.Status
-	if err := json.Unmarshal(data, &status); err != nil || status.Kind != "Status" || status.Message == "" {
-		return fmt.Errorf("the answer is %s and not of a hub", res.Status)
-	}
-	return errors.New(status.Message)
 }
