@@ -10,6 +10,7 @@ import (
 
 	"github.com/culvertdev/culvert/cmd/internal/cli"
 	"github.com/culvertdev/culvert/internal/version"
+	"github.com/culvertdev/culvert/internal/wire"
 )
 
 func main() { cli.Main("culvert", run) }
@@ -22,7 +23,7 @@ func run(ctx context.Context, args []string) error {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(devCommand(), tokenCommand(), clustersCommand(), kubeconfigCommand(), credentialCommand(), policyCommand(), pkiCommand(), versionCommand())
+	cmd.AddCommand(devCommand(), tokenCommand(), clustersCommand(), kubeconfigCommand(), credentialCommand(), policyCommand(), pkiCommand(), endpointsCommand(), versionCommand())
 	cli.ExplainUsage(cmd)
 	cmd.SetArgs(args)
 	return cmd.ExecuteContext(ctx)
@@ -31,10 +32,10 @@ func run(ctx context.Context, args []string) error {
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the version of this build and of the tunnel protocol",
+		Short: "Print the version of this build and the revisions of the tunnel protocol that it speaks",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "culvert %s, tunnel protocol revision 1\n", version.String())
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "culvert %s, tunnel protocol revisions %d to %d\n", version.String(), wire.OldestRevision, wire.Revision)
 			return err
 		},
 	}
