@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,19 +74,20 @@ func prepare(ctx context.Context, dir string) error {
 	if err := copyTree(root, elsewhere); err != nil {
 		return err
 	}
-	for name, from := range map[string]string{"first": root, "second": elsewhere} {
-		cache := ""
-		if name == "second" && testbed.Slow() {
-			cache = filepath.Join(dir, "gocache")
-		}
-		if err := runTool(ctx, tool, from, cache, "images", filepath.Join(dir, name, "images"), imagePlatforms); err != nil {
-			return err
-		}
-		if err := runTool(ctx, tool, from, cache, "archives", filepath.Join(dir, name, "archives"), archivePlatforms); err != nil {
-			return err
-		}
+	if err := errors.Join(
+		runTool(ctx, tool, root, "", "images", filepath.Join(dir, "first", "images"), imagePlatforms),
+		runTool(ctx, tool, root, "", "archives", filepath.Join(dir, "first", "archives"), archivePlatforms),
+	); err != nil {
+		return err
 	}
-	return nil
+	cache := ""
+	if testbed.Slow() {
+		cache = filepath.Join(dir, "gocache") // everything is compiled anew
+	}
+	if err := runTool(ctx, tool, elsewhere, cache, "images", filepath.Join(dir, "second", "images"), imagePlatforms); err != nil || !testbed.Slow() {
+		return err
+	}
+	return runTool(ctx, tool, elsewhere, cache, "archives", filepath.Join(dir, "second", "archives"), archivePlatforms)
 }
 
 // copyTree copies what the programs are built from.
@@ -117,17 +119,9 @@ func copyTree(from, to string) error {
 	return nil
 }
 
-// runTool runs tools/release in a tree; with a cache of its own, everything is
-// compiled anew.
+// runTool runs tools/release in a tree, with a cache of its own where one is given.
 func runTool(ctx context.Context, tool, tree, cache, what, out string, platforms []string) error {
-	list := ""
-	for i, p := range platforms {
-		if i > 0 {
-			list += ","
-		}
-		list += p
-	}
-	cmd := exec.CommandContext(ctx, tool, what, "--out", out, "--platform", list)
+	cmd := exec.CommandContext(ctx, tool, what, "--out", out, "--platform", strings.Join(platforms, ","))
 	cmd.Dir, cmd.Stdout, cmd.Stderr = tree, os.Stderr, os.Stderr
 	cmd.Env = append(os.Environ(), "VERSION="+version, "REVISION="+revision, "SOURCE_DATE_EPOCH="+epoch)
 	if cache != "" {
@@ -151,7 +145,7 @@ func (m inWorld) Run() int {
 		return 1
 	}
 	code := m.M.Run()
-	if err := errors.Join(the.stop()); err != nil {
+	if err := the.stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "end:", err)
 		return 1
 	}
