@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -141,11 +142,7 @@ func endpointsOf(s *corev1.Service) ([]endpoint, error) {
 	}
 	everywhere := slices.Clone(s.Spec.ExternalIPs)
 	for _, in := range s.Status.LoadBalancer.Ingress {
-		if in.Hostname != "" { // where both are there, the name is what lasts
-			everywhere = append(everywhere, in.Hostname)
-		} else {
-			everywhere = append(everywhere, in.IP)
-		}
+		everywhere = append(everywhere, cmp.Or(in.IP, in.Hostname)) // the one that kubectl shows
 	}
 	if s.Spec.Type == corev1.ServiceTypeLoadBalancer && len(everywhere) == 0 {
 		return nil, fmt.Errorf("service %s/%s: the load balancer has no address yet: kubectl -n %s describe service %s says what it waits for",

@@ -139,7 +139,7 @@ func checkBOM(t *testing.T, text []byte, name string) {
 	found := map[string]string{}
 	for _, c := range bom.Components {
 		found[c.Name] = c.Version
-		if c.Purl != "pkg:golang/"+strings.ToLower(c.Name)+"@"+c.Version {
+		if c.Purl != "pkg:golang/"+strings.ToLower(c.Name)+"@"+strings.ReplaceAll(c.Version, "+", "%2B") {
 			t.Errorf("%s: package URL %s", c.Name, c.Purl)
 		}
 	}

@@ -100,12 +100,24 @@ func TestUnitsRun(t *testing.T) {
 	address := net.JoinHostPort(testbed.HubAddress.String(), "443")
 	ca := filepath.Join(hub.state, "pki", "serving-ca.crt")
 	var hubProcess, agentProcess *testbed.Process
+	t.Cleanup(func() {
+		for _, p := range []*testbed.Process{hubProcess, agentProcess} {
+			if p != nil {
+				must(t, p.Kill9())
+			}
+		}
+	})
+	// Each step needs those before it.
+	step := func(name string, f func(t *testing.T)) {
+		if !t.Failed() {
+			t.Run(name, f)
+		}
+	}
 
-	t.Run("V17: the hub's unit binds port 443 with that one capability and without being root", func(t *testing.T) {
+	step("V17: the hub's unit binds port 443 with that one capability and without being root", func(t *testing.T) {
 		var err error
 		hubProcess, err = testbed.StartProcess(ctx, hub.jail.process(t, "unit-hub", testbed.Dir()))
 		must(t, err)
-		t.Cleanup(func() { must(t, hubProcess.Kill9()) })
 		hubNotices.expect(ctx, t, "READY=1", "once the hub listens")
 		user, capabilities := ids(t, hubProcess)
 		if user != "65532" && manyUsers || capabilities != "0000000000000400" {
@@ -115,7 +127,7 @@ func TestUnitsRun(t *testing.T) {
 		must(t, err) // at once: READY=1 has said so
 		must(t, conn.Close())
 	})
-	t.Run("V17: without the capability the same command line cannot", func(t *testing.T) {
+	step("V17: without the capability the same command line cannot", func(t *testing.T) {
 		without := hub.jail
 		without.Capabilities = nil
 		without.Writable = map[string]string{
@@ -130,21 +142,20 @@ func TestUnitsRun(t *testing.T) {
 			t.Errorf("it says %s", log)
 		}
 	})
-	t.Run("the agent's unit joins with the token of its environment file, and a request goes through", func(t *testing.T) {
+	step("the agent's unit joins with the token of its environment file, and a request goes through", func(t *testing.T) {
 		cli := jail{Root: unpack(t, "culvert"), Args: []string{"/culvert", "token", "create", "--state", "/var/lib/culvert", "--cluster", clusterName, "-o", "json"}}
 		cli.Writable = map[string]string{"/var/lib/culvert": hub.state}
 		secret(t, filepath.Join(agent.etc, "join-token"), joinToken(t, cli.run(ctx, t)))
 		var err error
 		agentProcess, err = testbed.StartProcess(ctx, agent.jail.process(t, "unit-agent", testbed.Dir()))
 		must(t, err)
-		t.Cleanup(func() { must(t, agentProcess.Kill9()) })
 		agentNotices.expect(ctx, t, "READY=1", "once the agent has joined")
 		if user, capabilities := ids(t, agentProcess); user != "65532" && manyUsers || strings.Trim(capabilities, "0") != "" {
 			t.Errorf("it runs as user %s with capabilities %s", user, capabilities)
 		}
 		must(t, testbed.Poll(ctx, "a request through the tunnel", func(ctx context.Context) error { return throughTunnel(ctx, address, ca) }))
 	})
-	t.Run("D22: a reload takes up who may call, without a restart", func(t *testing.T) {
+	step("D22: a reload takes up who may call, without a restart", func(t *testing.T) {
 		pid := hubProcess.PID()
 		secret(t, filepath.Join(hub.etc, "tokens.csv"), "other-token,bob,2\n")
 		must(t, syscall.Kill(pid, syscall.SIGHUP))
@@ -165,19 +176,19 @@ func TestUnitsRun(t *testing.T) {
 		agentNotices.expect(ctx, t, "RELOADING=1", "at SIGHUP")
 		agentNotices.expect(ctx, t, "READY=1", "after the reload")
 	})
-	t.Run("a restart of the agent, with the used token still there, just runs", func(t *testing.T) {
+	step("a restart of the agent, with the used token still there, just runs", func(t *testing.T) {
 		must(t, agentProcess.Stop(ctx))
 		agentNotices.expect(ctx, t, "STOPPING=1", "at SIGTERM")
 		must(t, agentProcess.Start(ctx))
 		agentNotices.expect(ctx, t, "READY=1", "once it runs again")
 		must(t, testbed.Poll(ctx, "a request through the tunnel", func(ctx context.Context) error { return throughTunnel(ctx, address, ca) }))
 	})
-	t.Run("audit lines are in the unit's folder of logs", func(t *testing.T) {
+	step("audit lines are in the unit's folder of logs", func(t *testing.T) {
 		if text := read(t, filepath.Join(hub.jail.Writable["/var/log/culvert"], "audit.log")); !strings.Contains(text, `"ada"`) {
 			t.Errorf("audit.log: %s", text)
 		}
 	})
-	t.Run("the end is told, and in order", func(t *testing.T) {
+	step("the end is told, and in order", func(t *testing.T) {
 		must(t, agentProcess.Stop(ctx))
 		must(t, hubProcess.Stop(ctx))
 		hubNotices.expect(ctx, t, "STOPPING=1", "at SIGTERM")
