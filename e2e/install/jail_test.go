@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/elastic/go-seccomp-bpf"
+	"github.com/elastic/go-seccomp-bpf/arch"
 	"golang.org/x/sys/unix"
 
 	"github.com/culvertdev/culvert/e2e/testbed"
@@ -37,6 +39,9 @@ type jail struct {
 	Writable, Mounts map[string]string
 	// Capabilities are the numbers of those that the program keeps.
 	Capabilities []int
+	// Syscalls are those that the program may make, all of them where there are none;
+	// others fail with EPERM.
+	Syscalls []string
 	// Groups are the user's further groups.
 	Groups []int
 	// Args are the program's path inside and its arguments, Env its whole environment.
@@ -93,6 +98,9 @@ func enterJail() error {
 		return err
 	}
 	unix.Umask(0o077)
+	if err := j.filter(); err != nil {
+		return err
+	}
 	return fmt.Errorf("exec %s: %w", j.Args[0], unix.Exec(j.Args[0], j.Args, j.Env))
 }
 
@@ -177,6 +185,29 @@ func (j jail) drop() error {
 		}
 	}
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+}
+
+// filter installs that of the system calls, for this thread, which becomes the
+// program. Names of other architectures count for nothing.
+func (j jail) filter() error {
+	if len(j.Syscalls) == 0 {
+		return nil
+	}
+	machine, err := arch.GetInfo("")
+	if err != nil {
+		return fmt.Errorf("system calls: %w", err)
+	}
+	known := slices.DeleteFunc(slices.Clone(j.Syscalls), func(name string) bool {
+		_, ok := machine.SyscallNames[name]
+		return !ok
+	})
+	if err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Policy: seccomp.Policy{
+		DefaultAction: seccomp.ActionErrno,
+		Syscalls:      []seccomp.SyscallGroup{{Action: seccomp.ActionAllow, Names: known}},
+	}}); err != nil {
+		return fmt.Errorf("system calls: %w", err)
+	}
+	return nil
 }
 
 // manyUsers tells whether files and processes can belong to others than who runs

@@ -2,11 +2,13 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -126,21 +128,38 @@ func TestUnitsRun(t *testing.T) {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		must(t, err) // at once: READY=1 has said so
 		must(t, conn.Close())
+		if log := read(t, hubProcess.Log()); strings.Contains(log, `"WARN"`) {
+			t.Errorf("an installation by the page is warned of: %s", log)
+		}
 	})
-	step("V17: without the capability the same command line cannot", func(t *testing.T) {
-		without := hub.jail
-		without.Capabilities = nil
-		without.Writable = map[string]string{
+	// refused runs the hub's command line beside it, in a jail in which it cannot work.
+	refused := func(t *testing.T, name, want string, j jail) {
+		t.Helper()
+		j.Writable = map[string]string{
 			"/var/lib/culvert": folder(t, filepath.Join(t.TempDir(), "state"), 0o700, nonroot, nonroot),
 			"/var/log/culvert": folder(t, filepath.Join(t.TempDir(), "log"), 0o700, nonroot, nonroot),
 		}
-		without.Env = nil // nobody listens for it
-		p, err := testbed.StartProcess(ctx, without.process(t, "unit-hub-without", testbed.Dir()))
+		j.Env = nil // nobody listens for it
+		p, err := testbed.StartProcess(ctx, j.process(t, name, testbed.Dir()))
 		must(t, err)
-		<-p.Done()
-		if log := read(t, p.Log()); !strings.Contains(log, "permission denied") {
-			t.Errorf("it says %s", log)
+		select {
+		case <-p.Done():
+		case <-ctx.Done():
+			must(t, errors.Join(ctx.Err(), p.Kill9()))
 		}
+		if log := read(t, p.Log()); !strings.Contains(log, want) {
+			t.Errorf("it says %s, want %q", log, want)
+		}
+	}
+	step("V17: without the capability the same command line cannot", func(t *testing.T) {
+		without := hub.jail
+		without.Capabilities = nil
+		refused(t, "unit-hub-without-capability", "bind: permission denied", without)
+	})
+	step("the unit's system calls are all that it needs, and a smaller set is felt", func(t *testing.T) {
+		without := hub.jail
+		without.Syscalls = slices.DeleteFunc(slices.Clone(hub.jail.Syscalls), func(name string) bool { return name == "bind" })
+		refused(t, "unit-hub-without-bind", "bind: operation not permitted", without)
 	})
 	step("the agent's unit joins with the token of its environment file, and a request goes through", func(t *testing.T) {
 		cli := jail{Root: unpack(t, "culvert"), Args: []string{"/culvert", "token", "create", "--state", "/var/lib/culvert", "--cluster", clusterName, "-o", "json"}}

@@ -2,7 +2,9 @@ package install
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -133,6 +135,7 @@ func newMachine(t *testing.T, program string, edit func(file, text string) strin
 	}
 	slices.Sort(m.jail.Env)
 	m.jail.Capabilities = capabilities(t, u)
+	m.jail.Syscalls = syscalls(t, u)
 	return m
 }
 
@@ -150,6 +153,51 @@ func capabilities(t *testing.T, u unit) []int {
 			t.Fatalf("%s: why does it need that?", name)
 		}
 		found = append(found, number)
+	}
+	return found
+}
+
+// syscalls are those that the unit allows, by the lists that systemd has for the
+// names of groups: the first line of the setting allows, one with "~" takes away
+// (systemd.exec(5)).
+func syscalls(t *testing.T, u unit) []string {
+	t.Helper()
+	if errno := u.service(t, "SystemCallErrorNumber"); errno != "EPERM" {
+		t.Fatalf("SystemCallErrorNumber is %s", errno)
+	}
+	allowed := map[string]bool{}
+	for i, value := range u["Service"]["SystemCallFilter"] {
+		names, takesAway := strings.CutPrefix(value, "~")
+		if takesAway != (i > 0) {
+			t.Fatalf("SystemCallFilter=%s: this test does not know what systemd makes of it", value)
+		}
+		for name := range strings.FieldsSeq(names) {
+			for _, call := range group(t, name) {
+				if allowed[call] = true; takesAway {
+					delete(allowed, call)
+				}
+			}
+		}
+	}
+	if len(allowed) < 100 {
+		t.Fatalf("the unit allows %d system calls", len(allowed))
+	}
+	return slices.Sorted(maps.Keys(allowed))
+}
+
+// group returns what systemd has in a group of system calls.
+func group(t *testing.T, name string) []string {
+	t.Helper()
+	if !strings.HasPrefix(name, "@") {
+		return []string{name}
+	}
+	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "syscall-filter", name).Output()
+	must(t, err)
+	var found []string
+	for line := range strings.Lines(string(out)) {
+		if call := strings.TrimSpace(line); call != "" && call != name && call[0] != '#' {
+			found = append(found, group(t, call)...)
+		}
 	}
 	return found
 }

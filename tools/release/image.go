@@ -81,8 +81,10 @@ func (b builder) writeImage(ctx context.Context, dir, name string, binaries []bi
 	if err != nil {
 		return v1.Hash{}, err
 	}
-	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	index = mutate.Annotations(index, b.labels(name)).(v1.ImageIndex)
+	index, ok := mutate.Annotations(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), b.labels(name)).(v1.ImageIndex)
+	if !ok {
+		return v1.Hash{}, errors.New("an index with annotations is no index")
+	}
 	var boms []v1.Image
 	for _, one := range binaries {
 		image, err := b.image(ctx, one, baseLayer)

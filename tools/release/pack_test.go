@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"debug/buildinfo"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -52,7 +53,7 @@ func listTar(t *testing.T, raw []byte) string {
 	var list strings.Builder
 	for r := tar.NewReader(z); ; {
 		header, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return list.String()
 		}
 		if err != nil {

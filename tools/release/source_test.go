@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,7 +113,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"images", "--out", "x", "--platform", "windows/amd64"}, `"windows/amd64" is not one of linux/amd64, linux/arm64`},
 		{[]string{"archives", "--out", "x", "--platform", "plan9/amd64"}, `"plan9/amd64" is not one of`},
 	} {
-		if err := run(context.Background(), c.args, os.Stdout); err == nil || !strings.Contains(err.Error(), c.says) {
+		if err := run(t.Context(), c.args, os.Stdout); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: %v, want %q", c.args, err, c.says)
 		}
 	}
