@@ -11,9 +11,9 @@ MAKEFLAGS += --no-builtin-rules --warn-undefined-variables --no-print-directory
 # Results, stamps and small tools: everything here can be deleted at any time.
 BUILD := .build
 # The modules people work in; e2e/bin holds the pinned servers of the test bed.
-MODULES := . e2e tools
+MODULES := . e2e tools tools/release
 PINS := tools/lint e2e/bin/etcd e2e/bin/kube e2e/bin/coredns e2e/bin/oidc
-LINT_MODULES := . e2e tools
+LINT_MODULES := . e2e tools tools/release
 
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
@@ -31,7 +31,9 @@ ONCE ?=
 TESTFLAGS ?=
 E2E_TIMEOUT ?= 30m
 # Those of e2e with tests that CULVERT_SLOW=1 makes longer.
-SLOW_PACKAGES := ./kubectl
+SLOW_PACKAGES := ./kubectl ./install
+# Of make image and make release: some platforms alone, as linux/amd64,linux/arm64.
+PLATFORMS ?=
 # The commit whose wire contract must stay compatible; default: the main branch.
 AGAINST ?=
 
@@ -49,6 +51,16 @@ build: ## Build the static binaries into bin/, with the names by which kubectl f
 	ln -sf culvert bin/kubectl-culvert
 	ln -sf culvert bin/kubectl_complete-culvert
 
+.PHONY: image
+image: ## Build container images as OCI layouts into .build/image, without a container engine (PLATFORMS=list)
+	@go build -C tools/release -o $(CURDIR)/$(BUILD)/release-tool .
+	$(BUILD)/release-tool images --out $(BUILD)/image $(if $(PLATFORMS),--platform $(PLATFORMS))
+
+.PHONY: release
+release: ## Build archives for Linux, macOS and Windows with checksums into .build/release (PLATFORMS=list)
+	@go build -C tools/release -o $(CURDIR)/$(BUILD)/release-tool .
+	$(BUILD)/release-tool archives --out $(BUILD)/release $(if $(PLATFORMS),--platform $(PLATFORMS))
+
 .PHONY: test
 test: cc $(ROWS) ## Run unit tests with the race detector, fuzz seeds and the end-to-end suite
 	@rm -f $(BUILD)/test-*.json
@@ -62,6 +74,7 @@ race: cc $(ROWS) ## Run the unit tests alone, with the race detector and fuzz se
 	@CGO_ENABLED=1 go test -json -race -shuffle=on $(TESTFLAGS) ./... | $(ROWS) record $(BUILD)/test-unit.json
 	go test -json -count=1 -run '^TestAllocations$$' ./bench/internal/frames | $(ROWS) record $(BUILD)/test-allocations.json
 	CGO_ENABLED=1 go test -C tools -json -race -shuffle=on $(TESTFLAGS) ./rows | $(ROWS) record $(BUILD)/test-tools.json
+	go test -C tools/release -json -shuffle=on $(TESTFLAGS) ./... | $(ROWS) record $(BUILD)/test-release.json
 
 .PHONY: e2e
 e2e: $(ROWS) ## Run the end-to-end suite against real API servers (the first run builds them)

@@ -132,5 +132,8 @@ func runAgent(ctx context.Context, cfg agent.Config) error {
 		return err
 	}
 	cli.LimitMemory(cfg.Memory, agent.DefaultMemory)
-	return cli.WithReload(ctx, a.Reload, a.Run)
+	return cli.WithReload(ctx, a.Reload, func(ctx context.Context) error {
+		cli.Ready() // a hub that is away makes an agent wait and no failure
+		return a.Run(ctx)
+	})
 }

@@ -83,6 +83,7 @@ without it they are read when they change. SIGTERM and SIGINT end it in order.`,
 					return err
 				}
 				running.Store(hub)
+				cli.Ready() // it listens
 				return hub.Run(ctx)
 			})
 		},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/culvertdev/culvert/cmd/internal/cli"
 	"github.com/culvertdev/culvert/internal/version"
+	"github.com/culvertdev/culvert/internal/wire"
 )
 
 func main() { cli.MainWithCodes(calledAs(os.Args[0]).name, run, explain) }
@@ -48,7 +49,7 @@ the profile. culvert help exit-codes has what scripts can rely on.`,
 	}
 	cmd.AddCommand(loginCommand(), logoutCommand(), whoamiCommand(), profilesCommand(), clustersCommand(), kubeconfigCommand(), credentialCommand(),
 		forwardCommand(), connectCommand(), socksCommand(), pingCommand(), verifyCommand(), benchCommand(),
-		devCommand(), tokenCommand(), policyCommand(), pkiCommand(), versionCommand())
+		devCommand(), tokenCommand(), policyCommand(), pkiCommand(), endpointsCommand(), versionCommand())
 	cli.ExplainUsage(cmd)
 	cmd.AddCommand(exitCodesTopic()) // a page of help has no usage
 	return cmd
@@ -77,11 +78,11 @@ func calledAs(path string) invocation {
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
-		Short:   "Print the version of this build and of the tunnel protocol",
+		Short:   "Print the version of this build and the revisions of the tunnel protocol that it speaks",
 		Example: "  culvert version",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "culvert %s, tunnel protocol revision 1\n", version.String())
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "culvert %s, tunnel protocol revisions %d to %d\n", version.String(), wire.OldestRevision, wire.Revision)
 			return err
 		},
 	}

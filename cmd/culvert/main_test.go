@@ -19,7 +19,7 @@ func TestHelp(t *testing.T) {
 		args []string
 		says []string
 	}{
-		{nil, []string{"Usage:", "dev", "token", "clusters", "pki", "version"}},
+		{nil, []string{"Usage:", "dev", "token", "clusters", "pki", "endpoints", "version"}},
 		{[]string{"--help"}, []string{"Usage:", "dev", "pki", "version"}},
 		{[]string{"help", "dev"}, []string{"MUST NOT be used in production", "--upstream", "--cluster", "--listen", "--state", "--allow-service", "Examples:"}},
 		{[]string{"dev", "--help"}, []string{"MUST NOT be used in production", "--upstream"}},
@@ -46,7 +46,7 @@ func TestHelp(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	got := clitest.Run(t, t.TempDir(), "version")
-	if got.Code != 0 || !strings.HasPrefix(got.Stdout, "culvert ") || !strings.Contains(got.Stdout, "tunnel protocol revision 1") {
+	if got.Code != 0 || !strings.HasPrefix(got.Stdout, "culvert ") || !strings.Contains(got.Stdout, "tunnel protocol revisions 1 to 1\n") {
 		t.Errorf("%+v", got)
 	}
 }

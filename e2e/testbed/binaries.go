@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -97,6 +98,9 @@ func CulvertBinaries(ctx context.Context, dir string, progress io.Writer, flags 
 	args := append([]string{"build", "-C", root, "-trimpath", "-o", dir + string(filepath.Separator)}, flags...)
 	cmd := command(ctx, progress, "go", append(args, "./cmd/culvert-hub", "./cmd/culvert-agent", "./cmd/culvert")...)
 	cmd.Stdout = progress
+	if !slices.Contains(flags, "-race") { // static, as they are released: the compiler's cache is shared with that
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
 	if err := cmd.Run(); err != nil {
 		return Culvert{}, fmt.Errorf("culvert binaries: go build: %w", err)
 	}

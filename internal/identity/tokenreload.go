@@ -45,8 +45,9 @@ func (f *tokenFile) replace(data []byte, info fs.FileInfo) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		f.log.Warn("token file can be read by other users of this machine, give it mode 0600",
+	// A group is somebody's decision: a service whose user comes and goes reads it so.
+	if mode := info.Mode().Perm(); mode&0o007 != 0 {
+		f.log.Warn("token file can be read by every user of this machine, give it mode 0600, or 0640 and a group of its own",
 			"file", f.path, "mode", fmt.Sprintf("%04o", mode))
 	}
 	f.current.Store(&staticTokens{table: tokenfile.New(users)})

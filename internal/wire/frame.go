@@ -120,6 +120,9 @@ func (f *Frame) Free() {
 // Revision is the newest protocol revision that this package speaks.
 const Revision = 1
 
+// OldestRevision is the oldest one that it still speaks.
+const OldestRevision = 1
+
 // Hello is the body of the first frame of each direction.
 type Hello struct {
 	Revision uint32
