@@ -72,6 +72,10 @@ type Config struct {
 	// again when it changes: the same as Certificates.Agents without a key. Default
 	// the agents CA of the state folder.
 	AgentCA string `json:"agentCA,omitempty"`
+	// AgentAuthorities are further CAs of agents' certificates, which somebody else
+	// signs with and renews, each with a rule of its own about whose agent it is.
+	// Default none.
+	AgentAuthorities []AgentAuthority `json:"agentAuthorities,omitempty"`
 	// TrustDomain is that of agents' SPIFFE ids. Default "culvert.local".
 	TrustDomain string `json:"trustDomain,omitempty"`
 	// TokenFile has static tokens in kube-apiserver's CSV form

@@ -94,7 +94,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if s.store, err = store.Open(filepath.Join(cfg.State, "hub.db")); err != nil {
 		return nil, fmt.Errorf("hub store: %w", err)
 	}
-	if s.trust, err = loadTrust(cfg, s.store.CheckCertificate); err != nil {
+	if s.trust, err = loadTrust(cfg, s.store.CheckCertificate, s.store.CheckForeignCertificate); err != nil {
 		return nil, err
 	}
 	s.registry = registry.New(registry.Config{Known: s.known})

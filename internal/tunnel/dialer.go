@@ -58,7 +58,7 @@ const (
 type Dialer struct {
 	cfg     DialerConfig
 	current atomic.Pointer[mux.Link]
-	conn    atomic.Pointer[grpc.ClientConn] // of current
+	conn    atomic.Pointer[carrier] // of current
 }
 
 // NewDialer returns a dialler; Run makes it work.
@@ -175,7 +175,7 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-func (d *Dialer) runStream(ctx context.Context, cc *grpc.ClientConn, conn net.Conn, up func()) error {
+func (d *Dialer) runStream(ctx context.Context, cc *grpc.ClientConn, conn *hubConn, up func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := culvertv1.NewTunnelServiceClient(cc).Connect(ctx)
@@ -187,18 +187,20 @@ func (d *Dialer) runStream(ctx context.Context, cc *grpc.ClientConn, conn net.Co
 	cfg.LocalAddr, cfg.RemoteAddr = conn.LocalAddr(), conn.RemoteAddr()
 	transport := &clientTransport{stream: stream, cancel: cancel}
 	link := mux.New(transport, cfg)
+	on := &carrier{cc: cc, state: conn.ConnectionState()}
+	on.shown.Store(conn.shown.Load())
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		if _, err := link.Peer(ctx); err != nil {
 			return // Run says why
 		}
-		d.conn.Store(cc)
+		d.conn.Store(on)
 		d.current.Store(link)
 		link.StatusChanged() // it may have, before anybody could find the link
 		up()
 		<-link.Done()
 		d.current.CompareAndSwap(link, nil)
-		d.conn.CompareAndSwap(cc, nil)
+		d.conn.CompareAndSwap(on, nil)
 	})
 	err = link.Run(ctx)
 	transport.end()
@@ -210,7 +212,7 @@ func (d *Dialer) runStream(ctx context.Context, cc *grpc.ClientConn, conn net.Co
 }
 
 // connect opens TCP and TLS to the hub.
-func (d *Dialer) connect(ctx context.Context) (net.Conn, error) {
+func (d *Dialer) connect(ctx context.Context) (*hubConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	raw, err := d.cfg.Dial(ctx, "tcp", d.cfg.Address)
@@ -227,10 +229,13 @@ func (d *Dialer) connect(ctx context.Context) (net.Conn, error) {
 		}
 		cfg.ServerName = host
 	}
+	out := &hubConn{}
+	remember(cfg, &out.shown)
 	conn := tlsio.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("tls with the hub as %q: %w", cfg.ServerName, err), ignoreClosed(raw.Close()))
 	}
 	conn.Bulk()
-	return &hubConn{Conn: conn}, nil
+	out.Conn = conn
+	return out, nil
 }

@@ -78,8 +78,8 @@ func (v renewal) Renew(ctx context.Context, req *culvertv1.RenewRequest) (*culve
 // Conn returns the connection of the link that works now, for calls beside the
 // link; nil when there is none. The dialler owns it.
 func (d *Dialer) Conn() grpc.ClientConnInterface {
-	if cc := d.conn.Load(); cc != nil {
-		return cc
+	if c := d.conn.Load(); c != nil {
+		return c.cc
 	}
 	return nil
 }
