@@ -129,6 +129,11 @@ type Config struct {
 	// of this machine alone. Default: nothing does.
 	DebugListen string `json:"debugListen,omitempty"`
 
+	// Listeners are open TCP listeners, such as those that systemd hands over, which
+	// the hub takes over in the place of opening the same address itself; each of them
+	// has to be one of the addresses above. Where another process keeps them open, no
+	// connection is refused while the hub is restarted.
+	Listeners []net.Listener `json:"-"`
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger `json:"-"`
 }
