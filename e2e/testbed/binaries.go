@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +27,7 @@ func ServerBinaries(ctx context.Context, progress io.Writer) (Servers, error) {
 	if err != nil {
 		return Servers{}, fmt.Errorf("server binaries: %w", err)
 	}
-	cmd := command(ctx, progress, filepath.Join(root, "e2e", "bin", "build.sh"), "--paths")
+	cmd := command(ctx, progress, filepath.Join(root, "e2e", "bin", "build.sh"), "--paths", "etcd", "kube-apiserver", "kubectl", "coredns")
 	out, err := cmd.Output()
 	if err != nil {
 		return Servers{}, fmt.Errorf("server binaries: e2e/bin/build.sh: %w", err)
@@ -47,6 +48,47 @@ func ServerBinaries(ctx context.Context, progress io.Writer) (Servers, error) {
 		}
 	}
 	return s, nil
+}
+
+// OCMAddonManager returns the addon manager of Open Cluster Management, and builds it
+// like the servers.
+func OCMAddonManager(ctx context.Context, progress io.Writer) (string, error) {
+	const name = "ocm-addon-manager"
+	root, err := Root()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	out, err := command(ctx, progress, filepath.Join(root, "e2e", "bin", "build.sh"), "--paths", name).Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: e2e/bin/build.sh: %w", name, err)
+	}
+	path, ok := strings.CutPrefix(strings.TrimSpace(string(out)), name+" ")
+	if !ok {
+		return "", fmt.Errorf("%s: e2e/bin/build.sh gave no path: %q", name, out)
+	}
+	return path, nil
+}
+
+// OCMResourceDefinitions returns the folder of the CustomResourceDefinitions of Open
+// Cluster Management that its addon manager is built with: those of the module
+// open-cluster-management.io/api.
+func OCMResourceDefinitions(ctx context.Context, progress io.Writer) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", fmt.Errorf("CRDs of OCM: %w", err)
+	}
+	const module = "open-cluster-management.io/api"
+	folder := filepath.Join(root, "e2e", "bin", "ocm")
+	cmd := command(ctx, progress, "go", "-C", folder, "mod", "download", "-json", module)
+	var got struct{ Dir string }
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &got)
+	}
+	if err != nil || got.Dir == "" {
+		return "", fmt.Errorf("CRDs of OCM: go mod download %s in %s: %w: %s", module, folder, err, out)
+	}
+	return got.Dir, nil
 }
 
 // Culvert are the paths of Culvert's own binaries.
