@@ -37,14 +37,17 @@ kind: PlacementDecision
 metadata:
   name: culvert-decision-1
   namespace: culvert-addon
-  labels: {cluster.open-cluster-management.io/placement: culvert}
+  labels:
+    cluster.open-cluster-management.io/placement: culvert
+    cluster.open-cluster-management.io/decision-group-index: "0"
+    cluster.open-cluster-management.io/decision-group-name: ""
 `
 
 const decision = `{"status":{"decisions":[{"clusterName":"edge-1","reason":""}]}}`
 
 func TestAddon(t *testing.T) {
 	w := startWorld(t)
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 6*time.Minute)
 
 	t.Run("K11: the objects are accepted by server-side apply with OCM's own definitions, the newest and those of the addon manager, without a warning", func(t *testing.T) {
 		for _, c := range []struct {

@@ -3,11 +3,15 @@ package rolling
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/culvertdev/culvert/e2e/testbed"
 )
@@ -60,7 +64,7 @@ func (l *loops) read(ctx context.Context, i int) {
 		cmd := l.kubectl.Command(ctx, "get", "configmap", "first", "--output=name", "--v=4")
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		err := cmd.Run()
+		err := run(cmd)
 		r.ended = time.Now()
 		r.retries = strings.Count(stderr.String(), "Got a Retry-After")
 		if got := strings.TrimSpace(stdout.String()); err != nil || got != "configmap/first" {
@@ -70,6 +74,17 @@ func (l *loops) read(ctx context.Context, i int) {
 		l.requests[i] = append(l.requests[i], r)
 		l.mu.Unlock()
 	}
+}
+
+// niceness is that of the loops: on machines of their own they would not take the
+// hub's processor.
+const niceness = 10
+
+func run(cmd *exec.Cmd) error {
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	return errors.Join(unix.Setpriority(unix.PRIO_PROCESS, cmd.Process.Pid, niceness), cmd.Wait())
 }
 
 // watch keeps a watch open, so that a hub has something that it cannot wait for.
