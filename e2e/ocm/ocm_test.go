@@ -124,7 +124,7 @@ func TestAddon(t *testing.T) {
 		w.secret(ctx, t, signed)
 		agent = w.newPod(ctx, t, "pod-1", deployment)
 		agent.start(ctx, t, w, "agent-1")
-		must(t, testbed.Poll(ctx, "a request through the tunnel", func(ctx context.Context) error {
+		must(t, testbed.Poll(within(t, time.Minute), "a request through the tunnel", func(ctx context.Context) error {
 			out, err := w.kubectl.Run(ctx, "get", "namespaces", "-o", "name")
 			if err == nil && !strings.Contains(out, "namespace/culvert-agent") {
 				err = fmt.Errorf("%q", out)
@@ -277,6 +277,29 @@ func (w *world) secret(ctx context.Context, t *testing.T, p *pair) {
 	must(t, err)
 }
 
+// workAgent applies manifests in whatever order they come, and again what needs
+// another one first, as OCM's does.
+func (w *world) workAgent(ctx context.Context, t *testing.T, manifests []json.RawMessage) {
+	t.Helper()
+	var err error
+	for rounds := 0; len(manifests) > 0 && rounds < 3; rounds++ {
+		var left []json.RawMessage
+		for _, manifest := range manifests {
+			warnings, failed := applyText(ctx, w.managed, string(manifest), "-f", "-")
+			if failed != nil {
+				left, err = append(left, manifest), failed
+			}
+			if warnings != "" {
+				t.Errorf("%s: %s", manifest, warnings)
+			}
+		}
+		manifests = left
+	}
+	if len(manifests) > 0 {
+		t.Fatalf("%d manifests cannot be applied: %v", len(manifests), err)
+	}
+}
+
 func ignoreExisting(_ string, err error) error {
 	if err != nil && strings.Contains(err.Error(), "AlreadyExists") {
 		return nil
@@ -318,12 +341,8 @@ func (w *world) render(ctx context.Context, t *testing.T) *appsv1.Deployment {
 			if strings.Contains(string(manifest), "{{") {
 				t.Errorf("a variable is left: %s", manifest)
 			}
-			warnings, err := applyText(ctx, w.managed, string(manifest), "-f", "-")
-			must(t, err)
-			if warnings != "" {
-				t.Errorf("%s: %s", manifest, warnings)
-			}
 		}
+		w.workAgent(ctx, t, carried.Spec.Workload.Manifests)
 		w.object(ctx, t, &deployment, "deployment", "culvert-agent", "culvert-agent")
 		spec := deployment.Spec.Template.Spec
 		container := spec.Containers[0]

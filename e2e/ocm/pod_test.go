@@ -122,7 +122,12 @@ func (p *pod) start(ctx context.Context, t *testing.T, w *world, name string) {
 		Name: name, Path: "chroot", Args: append([]string{p.root, "/culvert-agent"}, p.container.Args...), Env: env, LogDir: w.dir,
 	})
 	must(t, err)
-	t.Cleanup(func() { check(t, p.process.Kill9()) })
+	t.Cleanup(func() {
+		check(t, p.process.Kill9())
+		if text, err := os.ReadFile(p.process.Log()); err == nil && t.Failed() {
+			t.Logf("%s: %s", name, text)
+		}
+	})
 }
 
 func (p *pod) stop(t *testing.T) {
