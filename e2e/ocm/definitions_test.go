@@ -61,23 +61,22 @@ func install(ctx context.Context, to *testbed.Cluster, folder string, kinds ...s
 	if err != nil {
 		return fmt.Errorf("CRDs of OCM: %w", err)
 	}
+	var args []string
 	for _, kind := range kinds {
 		if files[kind] == "" {
 			return fmt.Errorf("CRDs of OCM: %s has no *_%s.crd.yaml: name a folder of them with %s", folder, kind, definitionsVariable)
 		}
-		if _, err := apply(ctx, to, "-f", files[kind]); err != nil {
-			return err
-		}
+		args = append(args, "-f", files[kind])
+	}
+	if _, err := applyText(ctx, to, "", args...); err != nil {
+		return err
 	}
 	_, err = to.Kubectl(ctx, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
 	return err
 }
 
-// apply is kubectl apply --server-side, and returns what kubectl warns of.
-func apply(ctx context.Context, to *testbed.Cluster, args ...string) (warnings string, err error) {
-	return applyText(ctx, to, "", args...)
-}
-
+// applyText is kubectl apply --server-side with a text on standard input, and returns
+// what kubectl warns of.
 func applyText(ctx context.Context, to *testbed.Cluster, text string, args ...string) (warnings string, err error) {
 	cmd := to.Admin().Command(ctx, append([]string{"apply", "--server-side"}, args...)...)
 	var stderr bytes.Buffer
