@@ -12,7 +12,7 @@ MAKEFLAGS += --no-builtin-rules --warn-undefined-variables --no-print-directory
 BUILD := .build
 # The modules people work in; e2e/bin holds the pinned servers of the test bed.
 MODULES := . e2e tools tools/release
-PINS := tools/lint e2e/bin/etcd e2e/bin/kube e2e/bin/coredns e2e/bin/oidc
+PINS := tools/lint e2e/bin/etcd e2e/bin/kube e2e/bin/coredns e2e/bin/oidc e2e/bin/ocm
 LINT_MODULES := . e2e tools tools/release
 
 # How long each fuzz target runs.

@@ -11,7 +11,8 @@
 // [Join] gets a certificate with a join token, once; [Agent.Run] renews it over
 // the tunnel at two thirds of its life, with a new key each time, and asks for the
 // hub's CAs every hour. Certificates that somebody else makes are files instead:
-// Config.CertDir, or Config.Cert and Config.Key. Those are followed.
+// Config.CertDir, or Config.Cert and Config.Key. Those are followed, and the hub is
+// shown a new one over the tunnel, which goes on.
 package agent
 
 import (
@@ -159,6 +160,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if state, ok := a.trust.(*stateTrust); ok {
 		r := newRenewer(state, a.dialer.Conn)
 		loops.Go(func() { r.run(run) })
+	} else {
+		p := newPresenter(a.trust, a.dialer, a.log)
+		loops.Go(func() { p.run(run) })
 	}
 	a.log.Info("agent is running", "hub", a.hub, "version", version.String())
 	<-ctx.Done()

@@ -249,6 +249,22 @@ func (a administration) RevokeCluster(_ context.Context, who, name string, why a
 	return admin.Revoked{Cluster: name, Revocation: *revocationOf(revocation), Cut: cut}, nil
 }
 
+// RestoreCluster implements [admin.Hub].
+func (a administration) RestoreCluster(ctx context.Context, who, name string) (admin.Cluster, error) {
+	if err := checkCluster("restore cluster", name); err != nil {
+		return admin.Cluster{}, err
+	}
+	_, err := a.s.store.RestoreCluster(name, time.Now())
+	if errors.Is(err, store.ErrNotRevoked) {
+		return admin.Cluster{}, refuse("restore cluster", wire.CodeNotFound, name, "it is not revoked: culvert clusters list shows those that are")
+	}
+	if err != nil {
+		return admin.Cluster{}, err
+	}
+	a.s.log.Warn("cluster restored", "cluster", name, "who", who)
+	return a.GetCluster(ctx, name)
+}
+
 // maxReason bounds what is kept of a reason, in bytes.
 const maxReason = 256
 

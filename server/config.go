@@ -72,6 +72,10 @@ type Config struct {
 	// again when it changes: the same as Certificates.Agents without a key. Default
 	// the agents CA of the state folder.
 	AgentCA string `json:"agentCA,omitempty"`
+	// AgentAuthorities are further CAs of agents' certificates, which somebody else
+	// signs with and renews, each with a rule of its own about whose agent it is.
+	// Default none.
+	AgentAuthorities []AgentAuthority `json:"agentAuthorities,omitempty"`
 	// TrustDomain is that of agents' SPIFFE ids. Default "culvert.local".
 	TrustDomain string `json:"trustDomain,omitempty"`
 	// TokenFile has static tokens in kube-apiserver's CSV form
@@ -125,6 +129,11 @@ type Config struct {
 	// of this machine alone. Default: nothing does.
 	DebugListen string `json:"debugListen,omitempty"`
 
+	// Listeners are open TCP listeners, such as those that systemd hands over, which
+	// the hub takes over in the place of opening the same address itself; each of them
+	// has to be one of the addresses above. Where another process keeps them open, no
+	// connection is refused while the hub is restarted.
+	Listeners []net.Listener `json:"-"`
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger `json:"-"`
 }

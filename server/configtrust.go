@@ -185,6 +185,7 @@ type Admins struct {
 func (c *Config) trustProblems() []error {
 	problems := c.servingProblems()
 	problems = append(problems, c.certificateProblems()...)
+	problems = append(problems, c.authorityProblems()...)
 	problems = append(problems, c.enrolmentProblems()...)
 	if c.Advertise != "" {
 		if host, port, err := net.SplitHostPort(c.Advertise); err != nil || host == "" || port == "" || port == "0" {

@@ -158,7 +158,7 @@ func (t *tcpFronts) listen(ctx context.Context, s *Server) error {
 		{"websocket.listen", ws.Listen, []string{"http/1.1"}, t.websocket.Server},
 	} {
 		for _, address := range l.addresses {
-			ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+			ln, err := s.inherited.open(ctx, address)
 			if err != nil {
 				return listenError(l.field, address, err)
 			}

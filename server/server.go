@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -75,6 +76,7 @@ type Server struct {
 	ports    []*front.Port
 
 	balancers front.Balancers
+	inherited *inherited
 }
 
 // New checks cfg, loads or creates the hub's state, and listens; Run serves. The
@@ -84,7 +86,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("hub configuration: %w", err)
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger}
+	s := &Server{cfg: cfg, log: cfg.Logger, inherited: &inherited{listeners: cfg.Listeners}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -97,7 +99,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if s.store, err = store.Open(filepath.Join(cfg.State, "hub.db")); err != nil {
 		return nil, fmt.Errorf("hub store: %w", err)
 	}
-	if s.trust, err = loadTrust(cfg, s.store.CheckCertificate); err != nil {
+	if s.trust, err = loadTrust(cfg, s.store.CheckCertificate, s.store.CheckForeignCertificate); err != nil {
 		return nil, err
 	}
 	s.registry = registry.New(registry.Config{Known: s.known})
@@ -224,13 +226,15 @@ func (s *Server) listen(ctx context.Context) error {
 	if err := s.listenOn(ctx, "agentListen", s.cfg.AgentListen, agents); err != nil {
 		return err
 	}
-	return s.tcp.listen(ctx, s)
+	if err := s.tcp.listen(ctx, s); err != nil {
+		return err
+	}
+	return s.inherited.rest()
 }
 
 func (s *Server) listenOn(ctx context.Context, field string, addresses []string, cfg front.Config) error {
-	var lc net.ListenConfig
 	for _, address := range addresses {
-		ln, err := lc.Listen(ctx, "tcp", address)
+		ln, err := s.inherited.open(ctx, address)
 		if err != nil {
 			return listenError(field, address, err)
 		}
@@ -317,10 +321,8 @@ func (s *Server) drain() error {
 	defer cancel()
 	// Nobody waits longer for an audit sink that takes nothing.
 	defer context.AfterFunc(ctx, s.audit.Unblock)()
-	for _, p := range s.ports {
-		if err := p.Close(); err != nil {
-			return fmt.Errorf("close listener: %w", err)
-		}
+	if err := s.drainPorts(ctx); err != nil {
+		return fmt.Errorf("close listener: %w", err)
 	}
 	if err := s.tcp.close(); err != nil {
 		return err
@@ -342,10 +344,34 @@ func (s *Server) drain() error {
 	return err
 }
 
+// handshakeGrace is how long clients may take to finish a handshake that is under way
+// when the hub is told to end; net/http waits as long for a first request.
+const handshakeGrace = 5 * time.Second
+
+// drainPorts stops accepting on all ports at once, and loses nobody whom it has
+// accepted.
+func (s *Server) drainPorts(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, handshakeGrace)
+	defer cancel()
+	ports := slices.Clone(s.ports)
+	for _, l := range s.tcp.listeners {
+		if l.port != nil {
+			ports = append(ports, l.port)
+		}
+	}
+	errs := make([]error, len(ports))
+	var drains sync.WaitGroup
+	for i, p := range ports {
+		drains.Go(func() { errs[i] = p.Drain(ctx) })
+	}
+	drains.Wait()
+	return errors.Join(errs...)
+}
+
 // Close frees what New made. Run does it by itself; only a Server that was never
 // run needs it.
 func (s *Server) Close() error {
-	var errs []error
+	errs := []error{s.inherited.close()}
 	for _, p := range s.ports {
 		errs = append(errs, p.Close())
 	}

@@ -28,9 +28,9 @@ type trust struct {
 	watched  []pki.Watched
 }
 
-// loadTrust reads or makes the CAs and certificates. revoked judges agents'
+// loadTrust reads or makes the CAs and certificates. issued and foreign judge agents'
 // certificates that are good otherwise.
-func loadTrust(cfg Config, revoked pki.AgentCheck) (*trust, error) {
+func loadTrust(cfg Config, issued, foreign pki.AgentCheck) (*trust, error) {
 	t := &trust{authorities: map[string]*pki.Authority{}}
 	var err error
 	if t.versions, err = clientVersions(cfg.TLS); err != nil {
@@ -42,7 +42,9 @@ func loadTrust(cfg Config, revoked pki.AgentCheck) (*trust, error) {
 		}
 		t.watched = append(t.watched, t.authorities[role])
 	}
-	t.cluster = pki.VerifyAgent(t.authorities[pki.RoleAgents], cfg.TrustDomain, revoked)
+	if err := t.loadAgents(cfg, issued, foreign); err != nil {
+		return nil, err
+	}
 	if t.serving, err = loadServing(cfg, t.authorities[pki.RoleServing]); err != nil {
 		return nil, err
 	}

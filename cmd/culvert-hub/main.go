@@ -64,6 +64,9 @@ without it they are read when they change. SIGTERM and SIGINT end it in order.`,
 				return err
 			}
 			cfg.Logger = log
+			if cfg.Listeners, err = handedOver(); err != nil {
+				return err
+			}
 			extra.apply(cfg)
 			if review.Kubeconfig != "" || review.InCluster || len(review.Audiences) > 0 {
 				cfg.TokenReview = review

@@ -26,7 +26,7 @@ hub's admins or, with --state, for who runs the hub on this machine.`,
   culvert clusters list --admin
   culvert clusters revoke --state /var/lib/culvert edge-1 --reason "laptop stolen"`,
 	}
-	cmd.AddCommand(clustersListCommand(), clustersGetCommand(), clustersWatchCommand(), clustersAcceptCommand(), clustersSetCommand(), clustersRevokeCommand())
+	cmd.AddCommand(clustersListCommand(), clustersGetCommand(), clustersWatchCommand(), clustersAcceptCommand(), clustersSetCommand(), clustersRevokeCommand(), clustersRestoreCommand())
 	return cmd
 }
 
@@ -226,5 +226,35 @@ are revoked too. A new join token brings the cluster back with a new certificate
 	hub.bind(cmd)
 	out.bind(cmd)
 	cmd.Flags().StringVar(&why.Reason, "reason", "", "why, for those who read it later (default none)")
+	return cmd
+}
+
+func clustersRestoreCommand() *cobra.Command {
+	var hub hubFlags
+	var out outputFlag
+	cmd := &cobra.Command{
+		Use:   "restore NAME",
+		Short: "Let a revoked cluster come back whose certificates others issue",
+		Long: `Let a revoked cluster come back whose agents get their certificates from one of
+the authorities in agentAuthorities, as those of Open Cluster Management do.
+Certificates from before the revocation stay refused: whoever issues them has to
+issue new ones. Agents that have joined with a token need a new token instead.`,
+		Example: "  culvert clusters restore --state /var/lib/culvert edge-1",
+		Args:    oneName("cluster's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			return hub.ask(cmd.Context(), func(ctx context.Context, c *admin.Client) error {
+				cluster, err := c.RestoreCluster(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return out.print(cmd.OutOrStdout(), cluster, func(w io.Writer) error { return clusterText(w, cluster) })
+			})
+		},
+	}
+	hub.bind(cmd)
+	out.bind(cmd)
 	return cmd
 }

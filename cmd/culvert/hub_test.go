@@ -109,6 +109,9 @@ func TestHubCommands(t *testing.T) {
 				t.Errorf("lacks %q: %s", part, out)
 			}
 		}
+		if out := ok(t, "clusters", "restore", "edge-1").Stdout; !strings.Contains(out, "Restored:") || !strings.Contains(out, "away") {
+			t.Errorf("%s", out)
+		}
 	})
 	t.Run("O9: authorities are shown and rotated", func(t *testing.T) {
 		before := ok(t, "pki", "show").Stdout

@@ -3,7 +3,8 @@
 #
 #   build.sh [--paths] [NAME...]
 #
-# NAME is etcd, kube-apiserver, kubectl, coredns or oidc; none means all of them.
+# NAME is etcd, kube-apiserver, kubectl, coredns, oidc or ocm-addon-manager; none means
+# all of them.
 # Progress goes to stderr. With --paths, stdout carries one "NAME PATH" line for
 # each binary, for programs to read.
 #
@@ -28,7 +29,8 @@ describe() {
     coredns) module=coredns package=. pinned=github.com/coredns/coredns ;;
     oidc) module=oidc package=. pinned=github.com/zitadel/oidc/v3 ;;
     kube-apiserver | kubectl) module=kube package=./cmd/$1 pinned=k8s.io/kubernetes ;;
-    *) die "unknown binary '$1': give etcd, kube-apiserver, kubectl, coredns or oidc" ;;
+    ocm-addon-manager) module=ocm package=. pinned=open-cluster-management.io/ocm ;;
+    *) die "unknown binary '$1': give etcd, kube-apiserver, kubectl, coredns, oidc or ocm-addon-manager" ;;
   esac
   version=$(awk -v m="$pinned" '$1 == m { print $2; exit } $1 == "require" && $2 == m { print $3; exit }' "$here/$module/go.mod")
   [[ $version == v* ]] || die "$module/go.mod requires no version of $pinned"
@@ -55,7 +57,7 @@ target() {
 # build NAME PATH builds it, reporting every progress_every seconds.
 build() {
   local name=$1 path=$2 partial=$2.partial.$$ started=$SECONDS next=$progress_every job
-  say "building $name $version (the first build of all binaries takes about 5 minutes, then it is cached)"
+  say "building $name $version (the first build of all binaries takes about 10 minutes, then it is cached)"
   (cd "$here/$module" && CGO_ENABLED=0 GOWORK=off exec go build -mod=readonly -buildvcs=false -trimpath \
     -ldflags "$ldflags" -o "$partial" "$package") >&2 &
   job=$!
@@ -102,7 +104,7 @@ for arg in "$@"; do
     *) names+=("$arg") ;;
   esac
 done
-((${#names[@]})) || names=(etcd kube-apiserver kubectl coredns oidc)
+((${#names[@]})) || names=(etcd kube-apiserver kubectl coredns oidc ocm-addon-manager)
 command -v go >/dev/null || die "go is not installed: the test bed builds its servers from Go modules"
 
 mkdir -p "$cache"

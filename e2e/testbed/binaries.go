@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -59,6 +60,21 @@ func OIDCProvider(ctx context.Context, progress io.Writer) (string, error) {
 	return path, nil
 }
 
+// OCMAddonManager returns the addon manager of Open Cluster Management, and builds it
+// like the servers.
+func OCMAddonManager(ctx context.Context, progress io.Writer) (string, error) {
+	const name = "ocm-addon-manager"
+	out, err := built(ctx, progress, name)
+	if err != nil {
+		return "", err
+	}
+	path, ok := strings.CutPrefix(strings.TrimSpace(out), name+" ")
+	if !ok {
+		return "", fmt.Errorf("server binaries: e2e/bin/build.sh gave no path: %q", out)
+	}
+	return path, nil
+}
+
 // built runs e2e/bin/build.sh, and returns its lines "NAME PATH".
 func built(ctx context.Context, progress io.Writer, names ...string) (string, error) {
 	root, err := Root()
@@ -70,6 +86,28 @@ func built(ctx context.Context, progress io.Writer, names ...string) (string, er
 		return "", fmt.Errorf("server binaries: e2e/bin/build.sh: %w", err)
 	}
 	return string(out), nil
+}
+
+// OCMResourceDefinitions returns the folder of the CustomResourceDefinitions of Open
+// Cluster Management that its addon manager is built with: those of the module
+// open-cluster-management.io/api.
+func OCMResourceDefinitions(ctx context.Context, progress io.Writer) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", fmt.Errorf("CRDs of OCM: %w", err)
+	}
+	const module = "open-cluster-management.io/api"
+	folder := filepath.Join(root, "e2e", "bin", "ocm")
+	cmd := command(ctx, progress, "go", "-C", folder, "mod", "download", "-json", module)
+	var got struct{ Dir string }
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &got)
+	}
+	if err != nil || got.Dir == "" {
+		return "", fmt.Errorf("CRDs of OCM: go mod download %s in %s: %w: %s", module, folder, err, out)
+	}
+	return got.Dir, nil
 }
 
 // Culvert are the paths of Culvert's own binaries.

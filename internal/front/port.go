@@ -80,9 +80,11 @@ type Port struct {
 
 	// A WaitGroup must not be added to while somebody waits for it to be empty:
 	// mu keeps handshakes from starting once Close waits.
-	mu     sync.Mutex
-	closed bool
-	shakes sync.WaitGroup
+	mu       sync.Mutex
+	closed   bool
+	draining bool
+	shakes   sync.WaitGroup
+	loop     sync.Mutex // held while connections are accepted
 }
 
 // NewPort returns a port on ln, a TCP listener which it takes over. Serve makes it
@@ -201,6 +203,12 @@ func offers(hello *tls.ClientHelloInfo, protocol string) bool {
 // Serve accepts until Close; then it returns nil.
 func (p *Port) Serve() error {
 	defer p.shakes.Wait()
+	return p.accept()
+}
+
+func (p *Port) accept() error {
+	p.loop.Lock()
+	defer p.loop.Unlock()
 	pause := time.Duration(0)
 	for {
 		raw, err := p.ln.Accept()
@@ -209,7 +217,7 @@ func (p *Port) Serve() error {
 			pause = 0
 			p.start(raw)
 			continue
-		case p.ctx.Err() != nil:
+		case p.ctx.Err() != nil || p.isDraining():
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept on %v: %w", p.ln.Addr(), err)
@@ -339,6 +347,44 @@ func (p *Port) drop(c net.Conn) {
 	if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		p.cfg.Logger.Debug("close", "remote", c.RemoteAddr().String(), "reason", err)
 	}
+}
+
+func (p *Port) isDraining() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.draining
+}
+
+// Drain stops accepting, lets the handshakes under way finish until ctx ends, and
+// closes the port: a client whose connection was accepted a moment ago is not lost.
+// Connections that nobody has accepted stay in the backlog of the socket where another
+// process holds it.
+func (p *Port) Drain(ctx context.Context) error {
+	p.mu.Lock()
+	p.draining = true
+	p.mu.Unlock()
+	err := p.ln.Close()
+	finished := make(chan struct{})
+	go p.awaitShakes(finished)
+	select {
+	case <-finished:
+	case <-ctx.Done():
+	}
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	err = errors.Join(err, p.Close())
+	<-finished
+	return err
+}
+
+// awaitShakes ends once no handshake is under way; Close makes them end. None begins
+// after the loop, which has nothing to accept any more.
+func (p *Port) awaitShakes(finished chan<- struct{}) {
+	p.loop.Lock()
+	defer p.loop.Unlock()
+	p.shakes.Wait()
+	close(finished)
 }
 
 // Close stops accepting and ends the handshakes under way. Connections that were

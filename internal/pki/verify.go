@@ -17,44 +17,6 @@ type Roots interface {
 	Pool() *x509.CertPool
 }
 
-// AgentCheck refuses the certificate of a cluster's agent by an error. It is
-// called after the certificate was found to be trusted and to be that cluster's,
-// by several goroutines at once, and must not change cert. The method
-// CheckCertificate of the hub's store is one.
-type AgentCheck func(cluster string, cert *x509.Certificate) error
-
-// VerifyAgent returns a function that says which cluster the peer of a
-// connection is an agent of. The certificate has to be of one of the roots, valid
-// now, for TLS clients, no authority itself, and to name a cluster of
-// trustDomain as [ClusterOf] reads it. An error names everything that is wrong,
-// and what mends it.
-//
-// Then the checks are asked in their order, and the first error refuses the
-// certificate: that is where revocation comes in.
-//
-// The function is for tls.Config.VerifyConnection of the hub, together with
-// ClientAuth tls.RequireAnyClientCert: it judges the chain itself, with the roots
-// of that moment and for resumed sessions too. It may be called later for the
-// same connection, and by several goroutines.
-func VerifyAgent(roots Roots, trustDomain string, checks ...AgentCheck) func(tls.ConnectionState) (cluster string, err error) {
-	return func(state tls.ConnectionState) (string, error) {
-		leaf, err := verifyChain(state, roots, x509.ExtKeyUsageClientAuth, "")
-		if err != nil {
-			return "", fmt.Errorf("agent certificate: %w", err)
-		}
-		cluster, err := ClusterOf(leaf, trustDomain)
-		if err != nil {
-			return "", fmt.Errorf("agent certificate: %w", err)
-		}
-		for _, check := range checks {
-			if err := check(cluster, leaf); err != nil {
-				return "", fmt.Errorf("agent certificate: %w", err)
-			}
-		}
-		return cluster, nil
-	}
-}
-
 // VerifyServer returns a function for tls.Config.VerifyConnection of an agent or
 // client, which takes the place of the checks that InsecureSkipVerify switches
 // off: the server's certificate has to be of one of the roots, valid now, for
@@ -122,12 +84,7 @@ func explain(leaf *x509.Certificate, options x509.VerifyOptions, verifyErr error
 	// The chain alone, at a time at which the leaf is valid.
 	options.DNSName = ""
 	options.KeyUsages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
-	switch now := options.CurrentTime; {
-	case now.Before(leaf.NotBefore):
-		options.CurrentTime = leaf.NotBefore
-	case now.After(leaf.NotAfter):
-		options.CurrentTime = leaf.NotAfter
-	}
+	options.CurrentTime = timeWithin(leaf, options.CurrentTime)
 	// At another time than now, an authority that was not valid then is no news.
 	if _, err := leaf.Verify(options); err != nil && (validity == nil || !isValidity(err)) {
 		problems = append(problems, explainChain(leaf, err))

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -22,7 +23,8 @@ type Revocation struct {
 	At         time.Time
 	By, Reason string
 	// Restored is when the cluster got a certificate with a new join token after
-	// that; zero while it is kept out. Certificates from before stay refused.
+	// that, or was restored by name; zero while it is kept out. Certificates from
+	// before stay refused.
 	Restored time.Time
 }
 
@@ -50,6 +52,9 @@ type RevokedError struct {
 	Cluster string
 	At      time.Time
 	Reason  string
+	// Foreign is that it shows a certificate which the hub does not renew, and
+	// Restored that the cluster was restored since.
+	Foreign, Restored bool
 }
 
 // Error names the cluster, when and why it was revoked, and what brings it back.
@@ -58,8 +63,81 @@ func (e *RevokedError) Error() string {
 	if e.Reason != "" {
 		why = fmt.Sprintf(" (%s)", e.Reason)
 	}
-	return fmt.Sprintf("cluster %s was revoked at %s%s: to bring it back, make a join token with culvert token create --cluster %s",
-		e.Cluster, e.At.Format(time.RFC3339), why, e.Cluster)
+	back := "to bring it back, make a join token with culvert token create --cluster " + e.Cluster
+	switch {
+	case e.Foreign && e.Restored:
+		back = "it was restored, but this certificate is from before: let whoever issued it issue a new one"
+	case e.Foreign:
+		back = "to bring it back, run culvert clusters restore " + e.Cluster + " at the hub, and let whoever issues its certificates issue a new one"
+	}
+	return fmt.Sprintf("cluster %s was revoked at %s%s: %s", e.Cluster, e.At.Format(time.RFC3339), why, back)
+}
+
+// ErrNotRevoked is what RestoreCluster says of a cluster that is not kept out.
+var ErrNotRevoked = errors.New("the cluster is not revoked")
+
+// RestoreCluster lets a revoked cluster come back with certificates that the hub does
+// not issue itself and that are from after the revocation; those from before stay
+// refused: see [Store.CheckForeignCertificate]. For agents that have joined it lifts
+// nothing, they need a new join token. It is [ErrNotRevoked] where the cluster is not
+// revoked or was restored before.
+func (s *Store) RestoreCluster(cluster string, at time.Time) (Revocation, error) {
+	revocation, err := s.restoreCluster(cluster, at)
+	if err != nil {
+		return Revocation{}, fmt.Errorf("restore cluster: %w", err)
+	}
+	return revocation, nil
+}
+
+func (s *Store) restoreCluster(cluster string, at time.Time) (Revocation, error) {
+	if err := route.CheckCluster(cluster); err != nil {
+		return Revocation{}, err
+	}
+	at, err := moment(at)
+	if err != nil {
+		return Revocation{}, err
+	}
+	var record revocationRecord
+	err = s.db.Update(func(tx *bbolt.Tx) error {
+		var found bool
+		var err error
+		if record, found, err = getRevocation(tx, cluster); err != nil {
+			return err
+		}
+		if !found || !record.Restored.IsZero() {
+			return ErrNotRevoked
+		}
+		record.Restored = at
+		return put(tx.Bucket([]byte(bucketRevocations)), "revocation", cluster, record)
+	})
+	if err != nil {
+		return Revocation{}, err
+	}
+	return record.revocation(cluster), nil
+}
+
+// CheckForeignCertificate is [Store.CheckCertificate] for authorities that issue new
+// certificates of a cluster by themselves, whatever the hub has revoked: a revoked
+// cluster is refused until it was restored, and certificates whose validity begins at
+// or before the revocation are refused for good.
+func (s *Store) CheckForeignCertificate(cluster string, cert *x509.Certificate) error {
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		revocation, revoked, err := getRevocation(tx, cluster)
+		if err != nil || !revoked {
+			return err
+		}
+		restored := !revocation.Restored.IsZero()
+		if restored && cert != nil && cert.NotBefore.After(revocation.At) {
+			return nil
+		}
+		refusal := revocation.refusal(cluster)
+		refusal.Foreign, refusal.Restored = true, restored
+		return refusal
+	})
+	if err != nil {
+		return fmt.Errorf("check revocation: %w", err)
+	}
+	return nil
 }
 
 // RevokeCluster revokes everything that a cluster has: its certificates, its

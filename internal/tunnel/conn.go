@@ -27,6 +27,9 @@ type Conn struct {
 	end  context.CancelFunc
 	done chan struct{}
 	err  error // valid once done is closed
+
+	state tls.ConnectionState
+	shown atomic.Pointer[tls.Certificate] // what the hub has seen last
 }
 
 // Connect makes one connection and returns once the hub has accepted it, which it does
@@ -57,7 +60,8 @@ func Connect(ctx context.Context, cfg DialerConfig) (*Conn, error) {
 	if err != nil {
 		return nil, free(err)
 	}
-	c := &Conn{grpc: cc, end: cancel, done: make(chan struct{})}
+	c := &Conn{grpc: cc, end: cancel, done: make(chan struct{}), state: conn.ConnectionState()}
+	c.shown.Store(conn.shown.Load())
 	set := cfg.Mux
 	set.Dialler = true
 	set.LocalAddr, set.RemoteAddr = conn.LocalAddr(), conn.RemoteAddr()
@@ -149,7 +153,7 @@ func ignoreClosed(err error) error {
 }
 
 // dialTLS opens TCP and TLS to the hub.
-func dialTLS(ctx context.Context, cfg DialerConfig) (net.Conn, error) {
+func dialTLS(ctx context.Context, cfg DialerConfig) (*hubConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	raw, err := cfg.Dial(ctx, "tcp", cfg.Address)
@@ -166,10 +170,13 @@ func dialTLS(ctx context.Context, cfg DialerConfig) (net.Conn, error) {
 		}
 		secure.ServerName = host
 	}
+	out := &hubConn{}
+	remember(secure, &out.shown)
 	conn := tlsio.Client(raw, secure)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("tls with the hub as %q: %w", secure.ServerName, err), ignoreClosed(raw.Close()))
 	}
 	conn.Bulk()
-	return &hubConn{Conn: conn}, nil
+	out.Conn = conn
+	return out, nil
 }

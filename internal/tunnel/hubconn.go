@@ -1,10 +1,12 @@
 package tunnel
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/tlsio"
@@ -19,6 +21,8 @@ const verdictTime = time.Second
 // read, while a write that was on its way only finds the connection broken.
 type hubConn struct {
 	*tlsio.Conn
+
+	shown atomic.Pointer[tls.Certificate] // in the handshake
 }
 
 // Read implements [net.Conn].

@@ -623,6 +623,99 @@ func (x *RenewResponse) GetHubCa() []byte {
 	return nil
 }
 
+// PresentRequest is sent by an agent on the connection of its live link.
+type PresentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// certificate_chain is DER (RFC 5280), the agent's own certificate first.
+	CertificateChain [][]byte `protobuf:"bytes,1,rep,name=certificate_chain,json=certificateChain,proto3" json:"certificate_chain,omitempty"`
+	// signature is by the key of that certificate. It binds the certificate to the
+	// connection: docs/protocol.md, section 17.8, has what is signed.
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PresentRequest) Reset() {
+	*x = PresentRequest{}
+	mi := &file_culvert_v1_enrolment_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PresentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PresentRequest) ProtoMessage() {}
+
+func (x *PresentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_culvert_v1_enrolment_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PresentRequest.ProtoReflect.Descriptor instead.
+func (*PresentRequest) Descriptor() ([]byte, []int) {
+	return file_culvert_v1_enrolment_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PresentRequest) GetCertificateChain() [][]byte {
+	if x != nil {
+		return x.CertificateChain
+	}
+	return nil
+}
+
+func (x *PresentRequest) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// PresentResponse says that the link lives as long as the certificate.
+type PresentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PresentResponse) Reset() {
+	*x = PresentResponse{}
+	mi := &file_culvert_v1_enrolment_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PresentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PresentResponse) ProtoMessage() {}
+
+func (x *PresentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_culvert_v1_enrolment_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PresentResponse.ProtoReflect.Descriptor instead.
+func (*PresentResponse) Descriptor() ([]byte, []int) {
+	return file_culvert_v1_enrolment_proto_rawDescGZIP(), []int{8}
+}
+
 // EnrolmentFailure is a detail of the status of a call that was refused. The
 // status' message is one sentence for people that says what to do.
 type EnrolmentFailure struct {
@@ -637,7 +730,7 @@ type EnrolmentFailure struct {
 
 func (x *EnrolmentFailure) Reset() {
 	*x = EnrolmentFailure{}
-	mi := &file_culvert_v1_enrolment_proto_msgTypes[7]
+	mi := &file_culvert_v1_enrolment_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +742,7 @@ func (x *EnrolmentFailure) String() string {
 func (*EnrolmentFailure) ProtoMessage() {}
 
 func (x *EnrolmentFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_culvert_v1_enrolment_proto_msgTypes[7]
+	mi := &file_culvert_v1_enrolment_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +755,7 @@ func (x *EnrolmentFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolmentFailure.ProtoReflect.Descriptor instead.
 func (*EnrolmentFailure) Descriptor() ([]byte, []int) {
-	return file_culvert_v1_enrolment_proto_rawDescGZIP(), []int{7}
+	return file_culvert_v1_enrolment_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EnrolmentFailure) GetReason() EnrolmentReason {
@@ -715,7 +808,11 @@ const file_culvert_v1_enrolment_proto_rawDesc = "" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"S\n" +
 	"\rRenewResponse\x12+\n" +
 	"\x11certificate_chain\x18\x01 \x01(\fR\x10certificateChain\x12\x15\n" +
-	"\x06hub_ca\x18\x02 \x01(\fR\x05hubCa\"\x83\x01\n" +
+	"\x06hub_ca\x18\x02 \x01(\fR\x05hubCa\"[\n" +
+	"\x0ePresentRequest\x12+\n" +
+	"\x11certificate_chain\x18\x01 \x03(\fR\x10certificateChain\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x11\n" +
+	"\x0fPresentResponse\"\x83\x01\n" +
 	"\x10EnrolmentFailure\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.culvert.v1.EnrolmentReasonR\x06reason\x12:\n" +
 	"\vretry_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
@@ -734,10 +831,11 @@ const file_culvert_v1_enrolment_proto_rawDesc = "" +
 	"\x19ENROLMENT_REASON_TOO_MANY\x10\n" +
 	"\x12 \n" +
 	"\x1cENROLMENT_REASON_UNAVAILABLE\x10\v\x12\x1f\n" +
-	"\x1bENROLMENT_REASON_WRONG_PORT\x10\f2\x91\x01\n" +
+	"\x1bENROLMENT_REASON_WRONG_PORT\x10\f2\xd5\x01\n" +
 	"\x10EnrolmentService\x12?\n" +
 	"\x06Enroll\x12\x19.culvert.v1.EnrollRequest\x1a\x1a.culvert.v1.EnrollResponse\x12<\n" +
-	"\x05Renew\x12\x18.culvert.v1.RenewRequest\x1a\x19.culvert.v1.RenewResponseB8Z6github.com/culvertdev/culvert/gen/culvert/v1;culvertv1b\x06proto3"
+	"\x05Renew\x12\x18.culvert.v1.RenewRequest\x1a\x19.culvert.v1.RenewResponse\x12B\n" +
+	"\aPresent\x12\x1a.culvert.v1.PresentRequest\x1a\x1b.culvert.v1.PresentResponseB8Z6github.com/culvertdev/culvert/gen/culvert/v1;culvertv1b\x06proto3"
 
 var (
 	file_culvert_v1_enrolment_proto_rawDescOnce sync.Once
@@ -752,7 +850,7 @@ func file_culvert_v1_enrolment_proto_rawDescGZIP() []byte {
 }
 
 var file_culvert_v1_enrolment_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_culvert_v1_enrolment_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_culvert_v1_enrolment_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_culvert_v1_enrolment_proto_goTypes = []any{
 	(EnrolmentReason)(0),        // 0: culvert.v1.EnrolmentReason
 	(*EnrollRequest)(nil),       // 1: culvert.v1.EnrollRequest
@@ -762,25 +860,29 @@ var file_culvert_v1_enrolment_proto_goTypes = []any{
 	(*PendingAcceptance)(nil),   // 5: culvert.v1.PendingAcceptance
 	(*RenewRequest)(nil),        // 6: culvert.v1.RenewRequest
 	(*RenewResponse)(nil),       // 7: culvert.v1.RenewResponse
-	(*EnrolmentFailure)(nil),    // 8: culvert.v1.EnrolmentFailure
-	(*durationpb.Duration)(nil), // 9: google.protobuf.Duration
+	(*PresentRequest)(nil),      // 8: culvert.v1.PresentRequest
+	(*PresentResponse)(nil),     // 9: culvert.v1.PresentResponse
+	(*EnrolmentFailure)(nil),    // 10: culvert.v1.EnrolmentFailure
+	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
 }
 var file_culvert_v1_enrolment_proto_depIdxs = []int32{
-	2, // 0: culvert.v1.EnrollRequest.join_token:type_name -> culvert.v1.JoinToken
-	4, // 1: culvert.v1.EnrollResponse.issued:type_name -> culvert.v1.IssuedCertificate
-	5, // 2: culvert.v1.EnrollResponse.pending:type_name -> culvert.v1.PendingAcceptance
-	9, // 3: culvert.v1.PendingAcceptance.retry_after:type_name -> google.protobuf.Duration
-	0, // 4: culvert.v1.EnrolmentFailure.reason:type_name -> culvert.v1.EnrolmentReason
-	9, // 5: culvert.v1.EnrolmentFailure.retry_after:type_name -> google.protobuf.Duration
-	1, // 6: culvert.v1.EnrolmentService.Enroll:input_type -> culvert.v1.EnrollRequest
-	6, // 7: culvert.v1.EnrolmentService.Renew:input_type -> culvert.v1.RenewRequest
-	3, // 8: culvert.v1.EnrolmentService.Enroll:output_type -> culvert.v1.EnrollResponse
-	7, // 9: culvert.v1.EnrolmentService.Renew:output_type -> culvert.v1.RenewResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	2,  // 0: culvert.v1.EnrollRequest.join_token:type_name -> culvert.v1.JoinToken
+	4,  // 1: culvert.v1.EnrollResponse.issued:type_name -> culvert.v1.IssuedCertificate
+	5,  // 2: culvert.v1.EnrollResponse.pending:type_name -> culvert.v1.PendingAcceptance
+	11, // 3: culvert.v1.PendingAcceptance.retry_after:type_name -> google.protobuf.Duration
+	0,  // 4: culvert.v1.EnrolmentFailure.reason:type_name -> culvert.v1.EnrolmentReason
+	11, // 5: culvert.v1.EnrolmentFailure.retry_after:type_name -> google.protobuf.Duration
+	1,  // 6: culvert.v1.EnrolmentService.Enroll:input_type -> culvert.v1.EnrollRequest
+	6,  // 7: culvert.v1.EnrolmentService.Renew:input_type -> culvert.v1.RenewRequest
+	8,  // 8: culvert.v1.EnrolmentService.Present:input_type -> culvert.v1.PresentRequest
+	3,  // 9: culvert.v1.EnrolmentService.Enroll:output_type -> culvert.v1.EnrollResponse
+	7,  // 10: culvert.v1.EnrolmentService.Renew:output_type -> culvert.v1.RenewResponse
+	9,  // 11: culvert.v1.EnrolmentService.Present:output_type -> culvert.v1.PresentResponse
+	9,  // [9:12] is the sub-list for method output_type
+	6,  // [6:9] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_culvert_v1_enrolment_proto_init() }
@@ -802,7 +904,7 @@ func file_culvert_v1_enrolment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_culvert_v1_enrolment_proto_rawDesc), len(file_culvert_v1_enrolment_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

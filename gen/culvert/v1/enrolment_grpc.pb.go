@@ -25,8 +25,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	EnrolmentService_Enroll_FullMethodName = "/culvert.v1.EnrolmentService/Enroll"
-	EnrolmentService_Renew_FullMethodName  = "/culvert.v1.EnrolmentService/Renew"
+	EnrolmentService_Enroll_FullMethodName  = "/culvert.v1.EnrolmentService/Enroll"
+	EnrolmentService_Renew_FullMethodName   = "/culvert.v1.EnrolmentService/Renew"
+	EnrolmentService_Present_FullMethodName = "/culvert.v1.EnrolmentService/Present"
 )
 
 // EnrolmentServiceClient is the client API for EnrolmentService service.
@@ -34,8 +35,8 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // EnrolmentService is served by a hub, on two kinds of connections: Enroll where
-// the caller has no certificate yet (ALPN culvert.enrol.v1), Renew on a
-// connection that carries the caller's live link (ALPN culvert.tunnel.v1). A
+// the caller has no certificate yet (ALPN culvert.enrol.v1), Renew and Present on
+// a connection that carries the caller's live link (ALPN culvert.tunnel.v1). A
 // refusal is a gRPC status with an EnrolmentFailure among its details.
 type EnrolmentServiceClient interface {
 	// Enroll turns a credential and a key into a certificate. The hub decides
@@ -47,6 +48,9 @@ type EnrolmentServiceClient interface {
 	// the hub's CAs as they are now. The link then lives as long as the new
 	// certificate.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
+	// Present shows a newer certificate of the agent of a live link that the hub has
+	// not issued over it. The link then lives as long as that one.
+	Present(ctx context.Context, in *PresentRequest, opts ...grpc.CallOption) (*PresentResponse, error)
 }
 
 type enrolmentServiceClient struct {
@@ -77,13 +81,23 @@ func (c *enrolmentServiceClient) Renew(ctx context.Context, in *RenewRequest, op
 	return out, nil
 }
 
+func (c *enrolmentServiceClient) Present(ctx context.Context, in *PresentRequest, opts ...grpc.CallOption) (*PresentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PresentResponse)
+	err := c.cc.Invoke(ctx, EnrolmentService_Present_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // EnrolmentServiceServer is the server API for EnrolmentService service.
 // All implementations must embed UnimplementedEnrolmentServiceServer
 // for forward compatibility.
 //
 // EnrolmentService is served by a hub, on two kinds of connections: Enroll where
-// the caller has no certificate yet (ALPN culvert.enrol.v1), Renew on a
-// connection that carries the caller's live link (ALPN culvert.tunnel.v1). A
+// the caller has no certificate yet (ALPN culvert.enrol.v1), Renew and Present on
+// a connection that carries the caller's live link (ALPN culvert.tunnel.v1). A
 // refusal is a gRPC status with an EnrolmentFailure among its details.
 type EnrolmentServiceServer interface {
 	// Enroll turns a credential and a key into a certificate. The hub decides
@@ -95,6 +109,9 @@ type EnrolmentServiceServer interface {
 	// the hub's CAs as they are now. The link then lives as long as the new
 	// certificate.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
+	// Present shows a newer certificate of the agent of a live link that the hub has
+	// not issued over it. The link then lives as long as that one.
+	Present(context.Context, *PresentRequest) (*PresentResponse, error)
 	mustEmbedUnimplementedEnrolmentServiceServer()
 }
 
@@ -110,6 +127,9 @@ func (UnimplementedEnrolmentServiceServer) Enroll(context.Context, *EnrollReques
 }
 func (UnimplementedEnrolmentServiceServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
+}
+func (UnimplementedEnrolmentServiceServer) Present(context.Context, *PresentRequest) (*PresentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Present not implemented")
 }
 func (UnimplementedEnrolmentServiceServer) mustEmbedUnimplementedEnrolmentServiceServer() {}
 func (UnimplementedEnrolmentServiceServer) testEmbeddedByValue()                          {}
@@ -168,6 +188,24 @@ func _EnrolmentService_Renew_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EnrolmentService_Present_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PresentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EnrolmentServiceServer).Present(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EnrolmentService_Present_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EnrolmentServiceServer).Present(ctx, req.(*PresentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EnrolmentService_ServiceDesc is the grpc.ServiceDesc for EnrolmentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -182,6 +220,10 @@ var EnrolmentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Renew",
 			Handler:    _EnrolmentService_Renew_Handler,
+		},
+		{
+			MethodName: "Present",
+			Handler:    _EnrolmentService_Present_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

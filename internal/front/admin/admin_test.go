@@ -74,6 +74,10 @@ func (r *register) RevokeCluster(_ context.Context, who, name string, why admin.
 	return admin.Revoked{Cluster: name, Cut: 2}, r.note("revoke " + name + " " + why.Reason + " by " + who)
 }
 
+func (r *register) RestoreCluster(_ context.Context, who, name string) (admin.Cluster, error) {
+	return admin.Cluster{Name: name}, r.note("restore " + name + " by " + who)
+}
+
 func (r *register) ListAuthorities(context.Context) ([]admin.Authority, error) {
 	return []admin.Authority{{Role: "agents"}}, r.note("list authorities")
 }
@@ -147,6 +151,8 @@ func TestSocket(t *testing.T) {
 			note(err)
 			done, err := c.RevokeCluster(ctx, "edge-1", admin.RevokeRequest{Reason: "why"})
 			note(err)
+			_, err = c.RestoreCluster(ctx, "edge-1")
+			note(err)
 			_, err = c.ListAuthorities(ctx)
 			note(err)
 			_, err = c.RotateAuthority(ctx, "agents")
@@ -157,13 +163,13 @@ func TestSocket(t *testing.T) {
 			by := " by uid " // and which one
 			for i, want := range []string{
 				"list tokens", "create edge-1" + by, "revoke token a/b" + by, "list clusters", "get edge-1", "accept edge-1 k" + by,
-				"revoke edge-1 why" + by, "list authorities", "rotate agents" + by,
+				"revoke edge-1 why" + by, "restore edge-1" + by, "list authorities", "rotate agents" + by,
 			} {
 				if !strings.HasPrefix(r.calls[i], want) {
 					t.Errorf("call %d is %q, want %q", i, r.calls[i], want)
 				}
 			}
-			if lines := strings.Count(log.String(), "administrator's change"); lines != 5 || strings.Contains(log.String(), "secret") {
+			if lines := strings.Count(log.String(), "administrator's change"); lines != 6 || strings.Contains(log.String(), "secret") {
 				t.Errorf("%d changes are logged: %s", lines, &log)
 			}
 		})

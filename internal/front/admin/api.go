@@ -123,7 +123,7 @@ type Revocation struct {
 	At     time.Time `json:"at"`
 	By     string    `json:"by,omitempty"`
 	Reason string    `json:"reason,omitempty"`
-	// Restored is when it joined again with a new token.
+	// Restored is when it joined again with a new token, or was restored by name.
 	Restored time.Time `json:"restored,omitzero"`
 }
 
@@ -213,6 +213,9 @@ type Hub interface {
 	SetDirect(ctx context.Context, who, name string, direct Direct) (Cluster, error)
 	// RevokeCluster locks a cluster out and cuts its tunnels.
 	RevokeCluster(ctx context.Context, who, name string, why RevokeRequest) (Revoked, error)
+	// RestoreCluster lets a revoked cluster come back whose certificates the hub does
+	// not issue itself.
+	RestoreCluster(ctx context.Context, who, name string) (Cluster, error)
 	// ListAuthorities returns the authorities, by role.
 	ListAuthorities(ctx context.Context) ([]Authority, error)
 	// RotateAuthority makes a new authority for a role, which signs from now on,

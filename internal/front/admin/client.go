@@ -146,6 +146,12 @@ func (c *Client) RevokeCluster(ctx context.Context, name string, why RevokeReque
 	return call[Revoked](ctx, c, http.MethodPost, "clusters/"+url.PathEscape(name)+"/revoke", why)
 }
 
+// RestoreCluster lets a revoked cluster come back whose certificates the hub does not
+// issue itself.
+func (c *Client) RestoreCluster(ctx context.Context, name string) (Cluster, error) {
+	return call[Cluster](ctx, c, http.MethodPost, "clusters/"+url.PathEscape(name)+"/restore", struct{}{})
+}
+
 // ListAuthorities returns the certificate authorities.
 func (c *Client) ListAuthorities(ctx context.Context) ([]Authority, error) {
 	list, err := call[List[Authority]](ctx, c, http.MethodGet, "authorities", nil)

@@ -10,6 +10,7 @@
 //	POST   /-/v1/clusters/{name}/accept       let a waiting cluster join: Acceptance
 //	POST   /-/v1/clusters/{name}/direct       record how it is reached without the hub: Direct
 //	POST   /-/v1/clusters/{name}/revoke       lock a cluster out: RevokeRequest
+//	POST   /-/v1/clusters/{name}/restore      let it come back, where others issue its certificates
 //	GET    /-/v1/authorities                  list
 //	POST   /-/v1/authorities/{role}/rotate    make a new one that signs from now on
 //

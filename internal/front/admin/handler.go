@@ -85,6 +85,12 @@ func (h *Handler) routes() {
 		}
 		return hub.RevokeCluster(r.Context(), who, r.PathValue("name"), why)
 	})
+	h.handle("POST", "clusters/{name}/restore", "restore cluster", func(r *http.Request, who string) (any, error) {
+		if err := decode(r, &struct{}{}); err != nil {
+			return nil, err
+		}
+		return hub.RestoreCluster(r.Context(), who, r.PathValue("name"))
+	})
 	h.handle("GET", "authorities", "list authorities", func(r *http.Request, _ string) (any, error) {
 		items, err := hub.ListAuthorities(r.Context())
 		return List[Authority]{Items: items}, err

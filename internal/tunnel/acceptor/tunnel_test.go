@@ -150,13 +150,18 @@ func (h *hub) stop(grace time.Duration) {
 
 // dial runs an agent whose sessions echo, until the test ends.
 func (h *hub) dial(t *testing.T, log io.Writer) *tunnel.Dialer {
+	return h.dialWith(t, log, func() *tls.Config {
+		return &tls.Config{RootCAs: h.pool, Certificates: []tls.Certificate{h.cert}, MinVersion: tls.VersionTLS13}
+	})
+}
+
+// dialWith is dial with a TLS configuration of one's own.
+func (h *hub) dialWith(t *testing.T, log io.Writer, config func() *tls.Config) *tunnel.Dialer {
 	d := tunnel.NewDialer(tunnel.DialerConfig{
 		Address: h.address,
-		TLS: func() *tls.Config {
-			return &tls.Config{RootCAs: h.pool, Certificates: []tls.Certificate{h.cert}, MinVersion: tls.VersionTLS13}
-		},
-		Mux:    mux.Config{Hop: wire.HopAgent, Hello: wire.Hello{Version: "v1", Instance: "i"}, Handler: echo},
-		Logger: slog.New(slog.NewTextHandler(log, nil)),
+		TLS:     config,
+		Mux:     mux.Config{Hop: wire.HopAgent, Hello: wire.Hello{Version: "v1", Instance: "i"}, Handler: echo},
+		Logger:  slog.New(slog.NewTextHandler(log, nil)),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
