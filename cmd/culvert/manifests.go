@@ -33,9 +33,9 @@ people without Helm. The values are those of the charts.`,
 
 // manifestFlags are those of culvert manifests.
 type manifestFlags struct {
-	files, set, setString, setFile  []string
-	namespace, release, kubeVersion string
-	createNamespace, notes          bool
+	files, set, setString, setFile []string
+	namespace, release             string
+	createNamespace, notes         bool
 }
 
 func manifestsOf(use, chart, short, example string) *cobra.Command {
@@ -52,7 +52,6 @@ func manifestsOf(use, chart, short, example string) *cobra.Command {
 	f.StringVarP(&flags.namespace, "namespace", "n", "", "namespace of the objects (default "+chart+"; of an agent with cluster.uid, cluster-UID)")
 	f.StringVar(&flags.release, "name", chart, "name of the release, from which those of the objects are made")
 	f.BoolVar(&flags.createNamespace, "create-namespace", false, "print the namespace, too, with Pod Security restricted")
-	f.StringVar(&flags.kubeVersion, "kube-version", "", "version of the cluster, such as v1.35.0 (default: that of the libraries)")
 	f.BoolVar(&flags.notes, "notes", false, "print the next commands on standard error")
 	return cmd
 }
@@ -63,7 +62,7 @@ func (m *manifestFlags) print(cmd *cobra.Command, chart string) error {
 		return err
 	}
 	rendered, err := charts.Render(chart, charts.Options{
-		Release: m.release, Namespace: m.namespace, Values: values, KubeVersion: m.kubeVersion,
+		Release: m.release, Namespace: m.namespace, Values: values,
 	})
 	if err != nil {
 		return err

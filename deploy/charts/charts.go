@@ -73,8 +73,6 @@ type Options struct {
 	Namespace string
 	// Values are put over those of the chart. They are not changed.
 	Values map[string]any
-	// KubeVersion is the cluster's, such as v1.35.0. Default: that of Helm's libraries.
-	KubeVersion string
 }
 
 // Rendered is what came of a chart.
@@ -111,15 +109,7 @@ func Render(name string, o Options) (*Rendered, error) {
 	if release.Namespace == "" {
 		release.Namespace = namespaceFor(name, o.Values)
 	}
-	capabilities := common.DefaultCapabilities.Copy()
-	if o.KubeVersion != "" {
-		version, err := common.ParseKubeVersion(o.KubeVersion)
-		if err != nil {
-			return nil, fmt.Errorf("Kubernetes version %q: %w", o.KubeVersion, err) //nolint:staticcheck // a name
-		}
-		capabilities.KubeVersion = *version
-	}
-	values, err := util.ToRenderValues(loaded, o.Values, release, capabilities)
+	values, err := util.ToRenderValues(loaded, o.Values, release, common.DefaultCapabilities)
 	if err != nil {
 		return nil, explain(err)
 	}

@@ -6,10 +6,13 @@
 {{- else -}}
 {{- printf "%s-culvert-agent" .Release.Name | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
+{{- end -}}
 
 {{- define "culvert-agent.serviceAccountName" -}}
 {{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
 {{- fail "serviceAccount.name: required when serviceAccount.create is false: the name of the account that is there already" -}}
+{{- end -}}
+{{- .Values.serviceAccount.name | default (include "culvert-agent.fullname" .) -}}
 {{- end -}}
 
 {{- define "culvert-agent.selectorLabels" -}}
@@ -33,6 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
 {{- else -}}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* How the agent gets its certificate: token, account or certificate. */}}
