@@ -105,15 +105,16 @@ lint: $(BUILD)/buf.built $(BUILD)/golangci-lint.built ## Check contract, formatt
 	done
 
 .PHONY: generate
-generate: $(BUILD)/buf.built ## Generate gen/ from proto/
+generate: $(BUILD)/buf.built ## Generate gen/ from proto/, and the charts' schemas and READMEs from their values
 	@$(BUF) generate
+	go generate ./deploy/charts
 
 .PHONY: checkgenerate
-checkgenerate: generate ## Fail when gen/ is not what proto/ generates
-	@if [[ -n $$(git status --porcelain -- gen) ]]; then
-	  git status --porcelain -- gen
-	  git --no-pager diff -- gen
-	  echo "checkgenerate: gen/ does not match proto/: run make generate and commit the result" >&2
+checkgenerate: generate ## Fail when gen/ or a chart is not what make generate makes
+	@if [[ -n $$(git status --porcelain -- gen deploy/charts) ]]; then
+	  git status --porcelain -- gen deploy/charts
+	  git --no-pager diff -- gen deploy/charts
+	  echo "checkgenerate: gen/ does not match proto/, or a chart its values.yaml: run make generate and commit the result" >&2
 	  exit 1
 	fi
 

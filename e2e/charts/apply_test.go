@@ -23,13 +23,13 @@ func crd(plural, kind, group, version string) string {
 	return fmt.Sprintf(`---
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {name: %s.%s}
+metadata: {name: %[1]s.%[2]s}
 spec:
   group: %[2]s
   scope: Namespaced
-  names: {plural: %[1]s, singular: %s, kind: %s}
+  names: {plural: %[1]s, singular: %[3]s, kind: %[4]s}
   versions:
-  - name: %s
+  - name: %[5]s
     served: true
     storage: true
     schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,23 +95,14 @@ func TestInstall(t *testing.T) {
 
 	var replicas [2]*pod
 	t.Run("S11,K6: two replicas that start at once join with one token, and share a certificate", func(t *testing.T) {
-		type result struct {
-			pod *pod
-			err error
+		var errs [2]error
+		var starting sync.WaitGroup
+		for i, cfg := range []podConfig{agent("replica-1", the.managed), agent("replica-2", the.managed, secondReplica)} {
+			starting.Go(func() { replicas[i], errs[i] = startPod(ctx, cfg) })
 		}
-		results := make(chan result, 2)
-		for _, cfg := range []podConfig{agent("replica-1", the.managed), agent("replica-2", the.managed, secondReplica)} {
-			go func() {
-				p, err := startPod(ctx, cfg)
-				results <- result{p, err}
-			}()
-		}
-		for i := range replicas {
-			got := <-results
-			if got.err != nil {
-				t.Error(got.err)
-			}
-			replicas[i] = got.pod
+		starting.Wait()
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Error(err)
 		}
 		if t.Failed() {
 			t.FailNow()
@@ -127,13 +120,16 @@ func TestInstall(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		for _, p := range replicas {
+			if p == nil {
+				continue
+			}
 			if err := p.stop(); err != nil {
 				t.Error(err)
 			}
 		}
 	})
 
-	t.Run("P10: the same manifest again changes nothing, and a pod that is replaced takes the certificate of the one before", func(t *testing.T) {
+	t.Run("K12: the same manifest again changes nothing, and a pod that is replaced takes the certificate of the one before", func(t *testing.T) {
 		before := stateSecret(ctx, t)
 		must(t, apply(ctx, the.managed, render("kubernetes")))
 		must(t, replicas[1].stop())
