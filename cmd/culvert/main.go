@@ -22,7 +22,7 @@ func run(ctx context.Context, args []string) error {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(devCommand(), tokenCommand(), clustersCommand(), kubeconfigCommand(), credentialCommand(), policyCommand(), pkiCommand(), manifestsCommand(), versionCommand())
+	cmd.AddCommand(devCommand(), tokenCommand(), clustersCommand(), kubeconfigCommand(), credentialCommand(), policyCommand(), pkiCommand(), manifestsCommand(), endpointsCommand(), versionCommand())
 	cli.ExplainUsage(cmd)
 	cmd.SetArgs(args)
 	return cmd.ExecuteContext(ctx)

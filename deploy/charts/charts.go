@@ -34,6 +34,9 @@ const (
 	Agent = "culvert-agent"
 )
 
+// MetricsLabel is what Services have that are for metrics alone.
+const MetricsLabel = "culvert.dev/metrics"
+
 //go:embed all:culvert-hub all:culvert-agent
 var files embed.FS
 

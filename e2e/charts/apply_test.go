@@ -91,6 +91,23 @@ func TestApply(t *testing.T) {
 			t.Errorf("%q, %v", out, err)
 		}
 	})
+	t.Run("P11: culvert endpoints prints the load balancer's address, once there is one", func(t *testing.T) {
+		endpoints := func() string {
+			out, err := the.cli(ctx, "endpoints", "--kubeconfig", c.AdminKubeconfig, "--namespace", "applied").Output()
+			must(t, err)
+			return strings.Join(strings.Fields(string(out)), " ")
+		}
+		if out := endpoints(); !strings.Contains(out, "hub-culvert-hub LoadBalancer pending") || !strings.Contains(out, "hub-trial-culvert-hub ClusterIP hub-trial-culvert-hub.applied.svc:443") || !strings.Contains(out, "hub-all-culvert-hub NodePort NODE:30443,NODE:") {
+			t.Error(out)
+		}
+		if _, err := c.Kubectl(ctx, "-n", "applied", "patch", "service", "hub-culvert-hub", "--subresource=status", "--type=merge",
+			"--patch", `{"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}}`); err != nil {
+			t.Fatal(err)
+		}
+		if out := endpoints(); !strings.Contains(out, "hub-culvert-hub LoadBalancer 203.0.113.7:443") {
+			t.Error(out)
+		}
+	})
 	t.Run("O11,O12,O13: agents have a Service of their own with a node port, and callers a second port", func(t *testing.T) {
 		out, err := c.Kubectl(ctx, "-n", "applied", "get", "service", "hub-all-culvert-hub", "hub-all-culvert-hub-agent",
 			"-o", "jsonpath={range .items[*].spec.ports[*]}{.port}:{.nodePort}:{.targetPort} {end}")

@@ -173,7 +173,13 @@ data: {tls.crt: "", tls.key: "", ca.crt: "", agent.json: ""}
 
 func stateSecret(ctx context.Context, t *testing.T) corev1.Secret {
 	t.Helper()
-	out, err := the.managed.Kubectl(ctx, "-n", agentNamespace, "get", "secret", "culvert-agent-state", "-o", "json")
+	return secretOf(ctx, t, the.managed, agentNamespace)
+}
+
+// secretOf is the Secret that the agents of a namespace share.
+func secretOf(ctx context.Context, t *testing.T, c *testbed.Cluster, namespace string) corev1.Secret {
+	t.Helper()
+	out, err := c.Kubectl(ctx, "-n", namespace, "get", "secret", "culvert-agent-state", "-o", "json")
 	must(t, err)
 	var secret corev1.Secret
 	must(t, json.Unmarshal([]byte(out), &secret))

@@ -31,6 +31,8 @@ type podConfig struct {
 	binary    string // the image's one file
 	// args are added to those of the container.
 	args []string
+	// volumes is the pod before, whose persistent volume this one gets.
+	volumes *pod
 }
 
 // pod is a pod of a workload of the API server, run as a process. Its root is a
@@ -159,6 +161,13 @@ func (p *pod) mount(ctx context.Context) error {
 			return fmt.Errorf("%s: there is no volume %s", m.MountPath, m.Name)
 		}
 		dir := filepath.Join(p.root, m.MountPath)
+		if before := p.cfg.volumes; before != nil && v.PersistentVolumeClaim != nil {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o770), os.Rename(filepath.Join(before.root, m.MountPath), dir)); err != nil {
+				return err
+			}
+			p.cfg.volumes = nil // it is there from now on
+			continue
+		}
 		if v.EmptyDir != nil || v.PersistentVolumeClaim != nil {
 			if err := os.MkdirAll(dir, 0o770); err != nil {
 				return err
