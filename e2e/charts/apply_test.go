@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -13,28 +12,6 @@ import (
 
 	"github.com/culvertdev/culvert/e2e/testbed"
 )
-
-// crds stand for those of cert-manager and of Prometheus' operator: the API server
-// takes objects of these kinds, and does not judge what is in them.
-var crds = crd("certificates", "Certificate", "cert-manager.io", "v1") + crd("issuers", "Issuer", "cert-manager.io", "v1") +
-	crd("servicemonitors", "ServiceMonitor", "monitoring.coreos.com", "v1")
-
-func crd(plural, kind, group, version string) string {
-	return fmt.Sprintf(`---
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: %[1]s.%[2]s}
-spec:
-  group: %[2]s
-  scope: Namespaced
-  names: {plural: %[1]s, singular: %[3]s, kind: %[4]s}
-  versions:
-  - name: %[5]s
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-`, plural, group, strings.ToLower(kind), kind, version)
-}
 
 const everyHub = `hub: {publicHost: hub.example.com, agentPort: 8091, aliasPort: 9092, names: [hub.internal]}
 callers:
@@ -139,14 +116,12 @@ func TestApply(t *testing.T) {
 				t.Errorf("without %s: %v", kind, err)
 			}
 		}
-		must(t, c.Apply(ctx, crds))
-		if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=20s", "crd", "--all"); err != nil {
-			t.Fatal(err)
-		}
+		must(t, applyKinds(ctx, c))
 		must(t, install("hub", values, "hub-more"))
+		must(t, install("hub", `{hub: {publicHost: "192.0.2.7", names: [hub.internal]}, hosts: {domain: edge.example.com}, tls: {certManager: {enabled: true, issuerRef: {name: corp, kind: ClusterIssuer}}}}`, "hub-issued"))
 		must(t, install("agent", "{join: {token: culvert-join.a.b}, metrics: {serviceMonitor: {enabled: true}}}", "agent-more"))
 		out, err := c.Kubectl(ctx, "-n", "applied", "get", "certificates.cert-manager.io,issuers.cert-manager.io,servicemonitors", "-o", "name")
-		if err != nil || strings.Count(out, "\n") != 6 {
+		if err != nil || strings.Count(out, "\n") != 7 {
 			t.Errorf("%s%v", out, err)
 		}
 	})

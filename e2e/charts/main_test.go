@@ -35,6 +35,9 @@ func prepare(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := fetchKinds(ctx, filepath.Join(dir, "kinds")); err != nil {
+		return err
+	}
 	if err := os.Setenv("CGO_ENABLED", "0"); err != nil {
 		return err
 	}
