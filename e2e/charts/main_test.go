@@ -64,7 +64,11 @@ func (m inWorld) Run() int {
 		return 1
 	}
 	code := m.M.Run()
-	if err := the.stop(); err != nil {
+	err = the.stop()
+	if err == nil && code == 0 {
+		err = the.leaked()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "end:", err)
 		return 1
 	}

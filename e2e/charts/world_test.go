@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/culvertdev/culvert/e2e/testbed"
 )
@@ -48,6 +49,39 @@ type world struct {
 	authority   *authority
 	caller      string // token
 	administers string // file with a token
+
+	mu      sync.Mutex
+	secrets []string // which no log may have
+}
+
+// plant registers what must be in no log at the end.
+func (w *world) plant(secrets ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.secrets = append(w.secrets, secrets...)
+}
+
+// leaked looks through the logs of hub and agents.
+func (w *world) leaked() error {
+	logs, err := filepath.Glob(filepath.Join(testbed.Dir(), "*.log"))
+	if err != nil {
+		return err
+	}
+	if len(logs) == 0 {
+		return errors.New("there are no logs: they are elsewhere")
+	}
+	for _, log := range logs {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			return err
+		}
+		for i, secret := range w.secrets {
+			if strings.Contains(string(text), secret) {
+				return fmt.Errorf("%s has secret number %d in it", log, i)
+			}
+		}
+	}
+	return nil
 }
 
 func newWorld(ctx context.Context) (_ *world, err error) {
@@ -132,6 +166,7 @@ func (w *world) startHub(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.plant(w.caller, admin)
 	w.administers = filepath.Join(testbed.Dir(), "admin.token")
 	if err := errors.Join(os.WriteFile(w.administers, []byte(admin), 0o600), os.WriteFile(w.caFile(), []byte(w.authority.pem), 0o600)); err != nil {
 		return err
@@ -153,6 +188,8 @@ func (w *world) joinLine(ctx context.Context, cluster string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("culvert token create: %w", err)
 	}
+	fields := strings.Fields(string(out))
+	w.plant(fields[len(fields)-1])
 	return string(out), nil
 }
 
