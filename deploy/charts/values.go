@@ -130,7 +130,7 @@ func (v *Value) setDefault(node *yaml.Node) error {
 // else in them.
 func Schema(title string, values []Value) ([]byte, error) {
 	top := group(values)
-	top["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+	top["$schema"] = "http://json-schema.org/draft-07/schema#"
 	top["title"] = title
 	properties, ok := top["properties"].(map[string]any)
 	if !ok {
