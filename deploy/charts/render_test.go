@@ -139,8 +139,8 @@ func TestRefused(t *testing.T) {
 		{"an account without a CA", Agent, `{join: {token: "", serviceAccount: {enabled: true}}, hub: {address: "h:1"}}`, []string{"hub.ca: required with join.serviceAccount"}},
 		{"an account without a cluster", Agent, `{join: {token: "", serviceAccount: {enabled: true}}, hub: {address: "h:1", ca: system}}`, []string{"cluster.uid: required with join.serviceAccount"}},
 		{"a CA that is none", Agent, "hub: {ca: aGVsbG8=}", []string{"hub.ca: neither PEM, base64 of PEM nor system"}},
-		{"S11: an impossible cluster", Agent, "cluster: {uid: Edge_1}", []string{"cluster.uid: 'Edge_1' does not match pattern"}},
-		{"S12: the subdomain of another cluster", Agent, "cluster: {uid: edge-1, subdomain: cluster-edge-2}", []string{"cluster.subdomain", "the hub gives it", "hosts.names"}},
+		{"an impossible cluster", Agent, "cluster: {uid: Edge_1}", []string{"cluster.uid: 'Edge_1' does not match pattern"}},
+		{"the subdomain of another cluster", Agent, "cluster: {uid: edge-1, subdomain: cluster-edge-2}", []string{"cluster.subdomain", "the hub gives it", "hosts.names"}},
 		{"a proxy's password", Agent, `proxy: {url: "http://user:secret@proxy:3128"}`, []string{"proxy.url: has a password", "proxy.credentialsSecret"}},
 		{"limited to nobody", Agent, "rbac: {mode: limited}", []string{"rbac.users: required with rbac.mode limited"}},
 		{"a mode", Agent, "rbac: {mode: all}", []string{"rbac.mode: value must be one of 'full', 'limited', 'constrained'"}},
@@ -148,17 +148,19 @@ func TestRefused(t *testing.T) {
 		{"an unknown value", Agent, "replica: 2", []string{"values: additional properties 'replica' not allowed"}},
 		{"replicas", Agent, "replicas: -1", []string{"replicas: minimum: got -1, want 0"}},
 	} {
-		_, err := Render(c.chart, Options{Values: merged(t, base[c.chart], c.values)})
-		for _, part := range c.says {
-			if err == nil || !strings.Contains(err.Error(), part) {
-				t.Errorf("%s: %s: %v, want %q", c.chart, c.name, err, part)
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Render(c.chart, Options{Values: merged(t, base[c.chart], c.values)})
+			for _, part := range c.says {
+				if err == nil || !strings.Contains(err.Error(), part) {
+					t.Errorf("%s: %v, want %q", c.chart, err, part)
+				}
 			}
-		}
-		for _, noise := range []string{"execution error", ".tpl", "template:", "secret@"} {
-			if err != nil && strings.Contains(err.Error(), noise) {
-				t.Errorf("%s: %s: %v has %q", c.chart, c.name, err, noise)
+			for _, noise := range []string{"execution error", ".tpl", "template:", "secret@"} {
+				if err != nil && strings.Contains(err.Error(), noise) {
+					t.Errorf("%s: %v has %q", c.chart, err, noise)
+				}
 			}
-		}
+		})
 	}
 }
 
