@@ -120,16 +120,17 @@ lint: $(BUILD)/buf.built $(BUILD)/golangci-lint.built ## Check contract, formatt
 	done
 
 .PHONY: generate
-generate: $(BUILD)/buf.built ## Generate gen/ from proto/, and docs/cli.md from the commands
+generate: $(BUILD)/buf.built ## Generate gen/ from proto/, docs/cli.md from the commands, and the charts' schemas and READMEs from their values
 	@$(BUF) generate
 	go test ./docs -run '^TestReference$$' -update >/dev/null
+	go generate ./deploy/charts
 
 .PHONY: checkgenerate
-checkgenerate: generate ## Fail when gen/ or docs/cli.md is not what proto/ and the commands generate
-	@if [[ -n $$(git status --porcelain -- gen docs/cli.md) ]]; then
-	  git status --porcelain -- gen docs/cli.md
-	  git --no-pager diff -- gen docs/cli.md
-	  echo "checkgenerate: gen/ or docs/cli.md is not what was generated: run make generate and commit the result" >&2
+checkgenerate: generate ## Fail when gen/, docs/cli.md or a chart is not what make generate makes
+	@if [[ -n $$(git status --porcelain -- gen docs/cli.md deploy/charts) ]]; then
+	  git status --porcelain -- gen docs/cli.md deploy/charts
+	  git --no-pager diff -- gen docs/cli.md deploy/charts
+	  echo "checkgenerate: gen/, docs/cli.md or a chart is not what was generated: run make generate and commit the result" >&2
 	  exit 1
 	fi
 

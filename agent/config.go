@@ -54,6 +54,9 @@ type Config struct {
 	// hub's address and CAs. The agent renews them there. Default [DefaultState],
 	// unless a certificate is given.
 	State string `json:"state,omitempty"`
+	// StateSecret takes the place of State: a Secret of the cluster whose API server
+	// the agent reaches, which all agents of a Deployment share.
+	StateSecret *StateSecret `json:"stateSecret,omitempty"`
 	// Hub is the hub's host:port. Default that of State; required with a
 	// certificate.
 	Hub string `json:"hub,omitempty"`
@@ -156,7 +159,7 @@ func (c Config) withDefaults() Config {
 	if c.DrainTimeout.Duration == 0 {
 		c.DrainTimeout.Duration = DefaultDrainTimeout
 	}
-	if c.State == "" && !c.operator() {
+	if c.State == "" && c.StateSecret == nil && !c.operator() {
 		c.State = DefaultState
 	}
 	if c.Name == "" {
@@ -193,7 +196,7 @@ func (c *Config) operator() bool { return c.Cert != "" || c.Key != "" || c.CertD
 
 // Validate names everything that is wrong, with the path of the field.
 func (c *Config) Validate() error {
-	problems := c.trustProblems()
+	problems := append(c.trustProblems(), c.stateSecretProblems()...)
 	if c.Hub != "" {
 		if _, err := route.ParseAddress(c.Hub); err != nil {
 			problems = append(problems, fmt.Errorf("hub: want host:port, without a scheme: %w", err))

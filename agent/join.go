@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +47,7 @@ func (c JoinConfig) GoString() string { return c.String() }
 const maxAccountToken = 16 << 10
 
 // Join makes a key, gets a certificate for it from the hub, and keeps both in
-// Config.State, where [New] finds them. Of cfg the hub, the state and the proxy
+// Config.State or Config.StateSecret, where [New] finds them. Of cfg the hub, the state and the proxy
 // count.
 //
 // A folder whose certificate is still good for the same hub and cluster is left as
@@ -55,21 +56,30 @@ const maxAccountToken = 16 << 10
 // when the hub refuses. Anything else in the folder is an error without Force.
 func Join(ctx context.Context, cfg Config, join JoinConfig) error {
 	cfg = cfg.withDefaults()
-	j := &joiner{cfg: cfg, join: join, state: state{cfg.State}}
-	if err := j.prepare(); err != nil {
-		return fmt.Errorf("join: %w", err)
+	j := &joiner{cfg: cfg, join: join}
+	err := j.prepare()
+	if err == nil {
+		j.vault, err = newVault(cfg)
 	}
-	before, again, err := j.before()
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	if before != nil && !again {
-		cfg.Logger.Info("joined already", "cluster", before.Cluster, "hub", before.Hub, "state", cfg.State, "expires", timestamp(before.cert.Leaf.NotAfter))
-		return nil
+	var before *identity
+	for {
+		var again bool
+		if before, again, err = j.before(); err != nil {
+			return fmt.Errorf("join: %w", err)
+		}
+		if before != nil && !again {
+			cfg.Logger.Info("joined already", "cluster", before.Cluster, "hub", before.Hub, "state", j.vault.where(), "expires", timestamp(before.cert.Leaf.NotAfter))
+			return nil
+		}
+		if err = j.enrol(ctx, before != nil); !errors.Is(err, errJoinedMeanwhile) || ctx.Err() != nil {
+			break
+		}
 	}
-	err = j.enrol(ctx, before != nil)
 	if err != nil && before != nil && ctx.Err() == nil {
-		cfg.Logger.Warn("could not join anew, what was joined before goes on", "cluster", before.Cluster, "state", cfg.State,
+		cfg.Logger.Warn("could not join anew, what was joined before goes on", "cluster", before.Cluster, "state", j.vault.where(),
 			"expires", timestamp(before.cert.Leaf.NotAfter), "reason", err)
 		return nil
 	}
@@ -83,7 +93,7 @@ func Join(ctx context.Context, cfg Config, join JoinConfig) error {
 type joiner struct {
 	cfg   Config
 	join  JoinConfig
-	state state
+	vault vault
 
 	token enrol.Token // zero without a join token
 	hub   string
@@ -156,7 +166,7 @@ func (j *joiner) prepareAccount() error {
 // before returns what the folder has that can be used, nil for nothing, and
 // whether to join all the same.
 func (j *joiner) before() (id *identity, again bool, err error) {
-	id, err = j.state.load()
+	id, err = j.vault.load()
 	switch {
 	case errors.Is(err, errNoState), err != nil && j.join.Force:
 		return nil, true, nil
@@ -165,9 +175,9 @@ func (j *joiner) before() (id *identity, again bool, err error) {
 	case j.join.Force:
 		return nil, true, nil
 	case id.Hub != j.hub || j.join.Cluster != "" && id.Cluster != j.join.Cluster:
-		return nil, false, fmt.Errorf("%s belongs to cluster %s at hub %s already: give another --state, or --force to replace it", j.cfg.State, id.Cluster, id.Hub)
+		return nil, false, fmt.Errorf("%s belongs to cluster %s at hub %s already: give another --state, or --force to replace it", j.vault.where(), id.Cluster, id.Hub)
 	}
-	if expired := checkDates(id, j.cfg.State, time.Now()); expired != nil {
+	if expired := checkDates(id, j.vault, time.Now()); expired != nil {
 		j.cfg.Logger.Info("joining anew", "cluster", id.Cluster, "reason", expired)
 		return nil, true, nil
 	}
@@ -182,11 +192,7 @@ func (j *joiner) enrol(ctx context.Context, once bool) error {
 	if err != nil {
 		return err
 	}
-	key, err := pki.NewKey()
-	if err != nil {
-		return err
-	}
-	keyPEM, err := pki.EncodeKey(key)
+	key, keyPEM, err := j.key()
 	if err != nil {
 		return err
 	}
@@ -214,11 +220,28 @@ func (j *joiner) enrol(ctx context.Context, once bool) error {
 	if err != nil {
 		return err
 	}
-	if err := j.state.save(id, ""); err != nil {
+	if err := j.vault.save(id, ""); err != nil {
 		return err
 	}
-	log.Info("joined", "cluster", id.Cluster, "hub", id.Hub, "state", j.cfg.State, "expires", timestamp(got.Leaf.NotAfter))
+	log.Info("joined", "cluster", id.Cluster, "hub", id.Hub, "state", j.vault.where(), "expires", timestamp(got.Leaf.NotAfter))
 	return nil
+}
+
+// key is the one to join with.
+func (j *joiner) key() (crypto.Signer, []byte, error) {
+	fresh, err := pki.NewKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := pki.EncodeKey(fresh)
+	if err != nil {
+		return nil, nil, err
+	}
+	if text, err = j.vault.joinKey(text); err != nil {
+		return nil, nil, err
+	}
+	key, err := pki.DecodeKey(text)
+	return key, text, err
 }
 
 // readAccountToken never has anything of the token in its errors.

@@ -168,7 +168,7 @@ func (t *stateTrust) reportRenewal(err error) {
 		t.log.Info("certificate renewed", "cluster", t.current.Load().Cluster, "serial", leaf.SerialNumber.Text(16), "expires", timestamp(leaf.NotAfter))
 	case !news:
 	case time.Now().After(leaf.NotAfter):
-		t.log.Error("certificate was not renewed in time", "reason", checkDates(t.current.Load(), t.cfg.State, time.Now()), "last", err)
+		t.log.Error("certificate was not renewed in time", "reason", checkDates(t.current.Load(), t.vault, time.Now()), "last", err)
 	default:
 		t.log.Warn("certificate was not renewed, trying again", "cluster", t.current.Load().Cluster, "expires", timestamp(leaf.NotAfter), "reason", err)
 	}
@@ -187,7 +187,7 @@ func (t *stateTrust) reportBundle(err error) {
 func (t *stateTrust) renew(ctx context.Context, cc grpc.ClientConnInterface) error {
 	before := t.now()
 	if now := time.Now(); now.After(before.cert.Leaf.NotAfter) {
-		return checkDates(before, t.cfg.State, now)
+		return checkDates(before, t.vault, now)
 	}
 	if cc == nil {
 		return errAbsent

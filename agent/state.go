@@ -91,6 +91,33 @@ func newIdentity(about info, chain, key, ca []byte) (*identity, error) {
 	return id, nil
 }
 
+// vault is where an agent keeps its identity. Its methods are safe for concurrent
+// use, also by several processes.
+type vault interface {
+	// load returns what is kept; the error is errNoState when nobody has joined there.
+	load() (*identity, error)
+	// current returns the name of what is kept; another one means that it was replaced.
+	current() (string, error)
+	// save makes id what is kept, in one step. With a basis it fails when something
+	// else is kept by now.
+	save(id *identity, basis string) error
+	// joinKey returns the key to join with, as PEM: fresh, unless others join for the
+	// same vault, which then do so with one key.
+	joinKey(fresh []byte) ([]byte, error)
+	// where names the vault for people, and rejoin the remedy when its certificate has
+	// expired.
+	where() string
+	rejoin() string
+}
+
+// newVault opens the one that cfg names.
+func newVault(cfg Config) (vault, error) {
+	if cfg.StateSecret == nil {
+		return state{cfg.State}, nil
+	}
+	return newSecretState(cfg)
+}
+
 // state is an agent's folder. Its files are in a folder of their own for each
 // content, and a symbolic link says which one counts: so certificate, key and CA
 // change at once, whenever the process or the machine is stopped.
@@ -100,8 +127,16 @@ func newIdentity(about info, chain, key, ca []byte) (*identity, error) {
 //	tls.crt -> current/tls.crt   and so on, for people and tools
 type state struct{ dir string }
 
-// load returns what is in the folder; the error is errNoState when nobody has
-// joined there.
+// joinKey implements vault: a folder is of one agent, which can join anew.
+func (s state) joinKey(fresh []byte) ([]byte, error) { return fresh, nil }
+
+func (s state) where() string { return s.dir }
+
+func (s state) rejoin() string {
+	return "culvert-agent join --force --token TOKEN --state " + s.dir + " here"
+}
+
+// load implements vault.
 func (s state) load() (*identity, error) {
 	const attempts = 5
 	var last error

@@ -160,11 +160,11 @@ func (t *fileTrust) health() []Health {
 	return append([]Health{healthOf(t.pair.Status())}, t.ca.health()...)
 }
 
-// stateTrust is a state folder that an agent has joined from. What another
-// process saves there is taken up at the next handshake.
+// stateTrust is a vault that an agent has joined from: a state folder or a Secret.
+// What another process saves there is taken up at the next handshake.
 type stateTrust struct {
 	cfg   Config
-	state state
+	vault vault
 	log   *slog.Logger
 	// override takes the place of the hub's CAs in the folder; nil: it does not.
 	override *hubRoots
@@ -179,15 +179,19 @@ type stateTrust struct {
 }
 
 func newStateTrust(cfg Config) (*stateTrust, error) {
-	t := &stateTrust{cfg: cfg, state: state{cfg.State}, log: cfg.Logger}
-	id, err := t.state.load()
+	v, err := newVault(cfg)
+	if err != nil {
+		return nil, err
+	}
+	t := &stateTrust{cfg: cfg, vault: v, log: cfg.Logger}
+	id, err := v.load()
 	if errors.Is(err, errNoState) {
 		return nil, fmt.Errorf("%w: join with culvert-agent join --token TOKEN, with a token of culvert token create at the hub, or give a certificate with --cert-dir, or --cert and --key", err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := checkDates(id, cfg.State, time.Now()); err != nil {
+	if err := checkDates(id, v, time.Now()); err != nil {
 		return nil, err
 	}
 	if cfg.HubCA != "" {
@@ -200,15 +204,15 @@ func newStateTrust(cfg Config) (*stateTrust, error) {
 }
 
 // checkDates explains a certificate that cannot be used now.
-func checkDates(id *identity, dir string, now time.Time) error {
+func checkDates(id *identity, v vault, now time.Time) error {
 	leaf := id.cert.Leaf
 	switch {
 	case now.Before(leaf.NotBefore):
 		return fmt.Errorf("the certificate of cluster %s in %s is not valid before %s: check this machine's clock",
-			id.Cluster, dir, timestamp(leaf.NotBefore))
+			id.Cluster, v.where(), timestamp(leaf.NotBefore))
 	case now.After(leaf.NotAfter):
-		return fmt.Errorf("the certificate of cluster %s in %s expired at %s, and an expired one cannot be renewed: run culvert token create --cluster %s at the hub, and then culvert-agent join --force --token TOKEN --state %s here",
-			id.Cluster, dir, timestamp(leaf.NotAfter), id.Cluster, dir)
+		return fmt.Errorf("the certificate of cluster %s in %s expired at %s, and an expired one cannot be renewed: run culvert token create --cluster %s at the hub, and then %s",
+			id.Cluster, v.where(), timestamp(leaf.NotAfter), id.Cluster, v.rejoin())
 	}
 	return nil
 }
@@ -218,7 +222,7 @@ func timestamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // now returns what is in force, after a look whether the folder has changed.
 func (t *stateTrust) now() *identity {
 	id := t.current.Load()
-	if generation, err := t.state.current(); err == nil && generation == id.generation {
+	if generation, err := t.vault.current(); err == nil && generation == id.generation {
 		return id
 	}
 	if err := t.reload(); err != nil {
@@ -253,21 +257,21 @@ func (t *stateTrust) roots() *x509.CertPool {
 func (t *stateTrust) reload() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	id, err := t.state.load()
+	id, err := t.vault.load()
 	if err == nil {
-		err = checkDates(id, t.cfg.State, time.Now())
+		err = checkDates(id, t.vault, time.Now())
 	}
 	if err != nil {
 		if t.problem != err.Error() {
 			t.problem = err.Error()
 			t.failures++
-			t.log.Error("changed files cannot be used, what was loaded before stays in force", "what", nameCertificate, "files", []string{t.cfg.State}, "err", err)
+			t.log.Error("changed files cannot be used, what was loaded before stays in force", "what", nameCertificate, "files", []string{t.vault.where()}, "err", err)
 		}
 		return err
 	}
 	t.problem = ""
 	if before := t.current.Swap(id); before.generation != id.generation {
-		t.log.Info("reloaded from files", "what", nameCertificate, "files", []string{t.cfg.State}, "expires", timestamp(id.cert.Leaf.NotAfter))
+		t.log.Info("reloaded from files", "what", nameCertificate, "files", []string{t.vault.where()}, "expires", timestamp(id.cert.Leaf.NotAfter))
 	}
 	if t.override != nil {
 		return t.override.reload()
@@ -279,7 +283,7 @@ func (t *stateTrust) reload() error {
 func (t *stateTrust) replace(before, id *identity) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.state.save(id, before.generation); err != nil {
+	if err := t.vault.save(id, before.generation); err != nil {
 		return err
 	}
 	t.problem = ""
@@ -293,7 +297,7 @@ func (t *stateTrust) health() []Health {
 	problem, failures := t.problem, t.failures
 	t.mu.Unlock()
 	cert := Health{
-		Name: nameCertificate, File: filepath.Join(t.cfg.State, fileCert), Subject: pki.AgentID(id.TrustDomain, id.Cluster),
+		Name: nameCertificate, File: filepath.Join(t.vault.where(), fileCert), Subject: pki.AgentID(id.TrustDomain, id.Cluster),
 		NotAfter: id.cert.Leaf.NotAfter, LastError: problem, Failures: failures + t.renewals.count(),
 	}
 	if cert.LastError == "" {
@@ -302,7 +306,7 @@ func (t *stateTrust) health() []Health {
 	if t.override != nil {
 		return append([]Health{cert}, t.override.health()...)
 	}
-	ca := Health{Name: nameHubCA, File: filepath.Join(t.cfg.State, fileCA), LastError: t.bundles.last(), Failures: t.bundles.count()}
+	ca := Health{Name: nameHubCA, File: filepath.Join(t.vault.where(), fileCA), LastError: t.bundles.last(), Failures: t.bundles.count()}
 	for _, c := range id.cas {
 		if c.NotAfter.After(ca.NotAfter) {
 			ca.NotAfter, ca.Subject = c.NotAfter, c.Subject.String()

@@ -30,6 +30,7 @@ func folder(t *testing.T) string {
 	for name, text := range map[string]string{
 		"kubeconfig": kubeconfig, "notpem": "hello\n", "broken": "clusters: [",
 		"unknown.yaml": "server: x\n", "types.yaml": "allowServices: a/b\nlabels: [a]\n", "rules.yaml": "hub: x:1\nallowServices: [a]\n",
+		"places.yaml": "stateSecret: {namespace: a, name: b}\n", "secret.yaml": "stateSecret: {user: \"cluster:hub:a\"}\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -73,6 +74,10 @@ func TestRefusedConfiguration(t *testing.T) {
 		clitest.Fails("a state and a certificate", good("--state", "s"), "state, cert, key, certDir:", "somebody else renews"),
 		clitest.Fails("a folder and a certificate", good("--cert-dir", "cert"), "cert, key, certDir: give two files or a folder"),
 		clitest.Fails("a folder that is not there", []string{"--hub", "127.0.0.1:1", "--cert-dir", "no"}, "agent certificate", "no/tls.crt", "no such file"),
+		clitest.Fails("a state in two places", []string{"--config", "places.yaml", "--state", "s"}, "stateSecret: not together with state"),
+		clitest.Fails("a Secret without a name, as a user that callers could be", []string{"--config", "secret.yaml"},
+			"stateSecret.namespace:", "stateSecret.name:", `stateSecret.user: "cluster:hub:a" does not begin with "system:culvert:"`),
+		clitest.Fails("a Secret of a cluster that is away", []string{"--config", "places.yaml", "--kubeconfig", "kubeconfig"}, "state: secret a/b: "),
 		clitest.Fails("a proxy of another kind", good("--proxy", "socks5://127.0.0.1:1"), "proxy: url:", "socks5"),
 		clitest.Fails("metrics without a port", good("--metrics-listen", "localhost"), "metricsListen: want host:port"),
 		clitest.Fails("unknown flag", good("--frobnicate"), "unknown flag: --frobnicate", "see culvert-agent --help"),

@@ -49,7 +49,7 @@ the profile. culvert help exit-codes has what scripts can rely on.`,
 	}
 	cmd.AddCommand(loginCommand(), logoutCommand(), whoamiCommand(), profilesCommand(), clustersCommand(), kubeconfigCommand(), credentialCommand(),
 		forwardCommand(), connectCommand(), socksCommand(), pingCommand(), verifyCommand(), benchCommand(),
-		devCommand(), tokenCommand(), policyCommand(), pkiCommand(), endpointsCommand(), versionCommand())
+		devCommand(), tokenCommand(), policyCommand(), pkiCommand(), manifestsCommand(), endpointsCommand(), versionCommand())
 	cli.ExplainUsage(cmd)
 	cmd.AddCommand(exitCodesTopic()) // a page of help has no usage
 	return cmd

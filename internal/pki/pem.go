@@ -30,6 +30,9 @@ func NewKey() (*ecdsa.PrivateKey, error) {
 	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 }
 
+// DecodeKey is the reverse of [EncodeKey].
+func DecodeKey(text []byte) (crypto.Signer, error) { return parseKey(text, nil) }
+
 // EncodeKey returns a private key as PEM of PKCS #8 (RFC 5958), unencrypted.
 func EncodeKey(key crypto.Signer) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
