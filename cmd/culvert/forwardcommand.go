@@ -13,7 +13,9 @@ import (
 	"github.com/culvertdev/culvert/internal/forward"
 )
 
-// commandEnded is the end of a command that culvert ran, whose exit code is culvert's.
+// commandEnded is the end of a command that culvert ran and that has failed. Its exit
+// code is that of the command or, where a signal ended it, 128 and the signal's number,
+// as a shell has it.
 type commandEnded struct {
 	code int
 }
@@ -23,9 +25,14 @@ func (e *commandEnded) Error() string {
 	return fmt.Sprintf("the command ended with exit code %d", e.code)
 }
 
-// ExitCode is the command's; that of one that a signal ended is 128 and the signal's
-// number, as a shell has it.
-func (e *commandEnded) ExitCode() int { return e.code }
+// exitAs ends culvert with the exit code of its command, which has said what there is to
+// say; any other error is returned. It is called once everything is closed.
+func exitAs(err error) error {
+	if ended, ok := errors.AsType[*commandEnded](err); ok {
+		os.Exit(ended.code)
+	}
+	return err
+}
 
 // runCommand runs a command to its end with env in its environment. A terminal's signals
 // reach it by themselves; SIGTERM and SIGHUP are passed on.

@@ -129,12 +129,6 @@ func Main(name string, run func(ctx context.Context, args []string) error) {
 	if err == nil || errors.Is(err, pflag.ErrHelp) || errors.Is(err, flag.ErrHelp) {
 		os.Exit(0)
 	}
-	if ended, ok := errors.AsType[interface {
-		error
-		ExitCode() int
-	}](err); ok { // of another program, which has said why
-		os.Exit(ended.ExitCode())
-	}
 	fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 	os.Exit(1)
 }
