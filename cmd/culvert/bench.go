@@ -122,7 +122,7 @@ func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
 			}
 		}
 		// What is wrong from the start is no measurement.
-		if err := reachable(ctx, c, args[0], result.Target); err != nil {
+		if err := startable(ctx, c, args[0], result.Target); err != nil {
 			return err
 		}
 		for _, phase := range phases {
@@ -136,8 +136,8 @@ func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
 	})
 }
 
-// reachable makes sure that there is something to measure.
-func reachable(ctx context.Context, c *client.Client, cluster, address string) error {
+// startable makes sure that there is something to measure.
+func startable(ctx context.Context, c *client.Client, cluster, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	if address == "" {
