@@ -194,7 +194,7 @@ func (o *benchOptions) echoed(ctx context.Context, t *benchTarget) (measure, err
 		return t.connected(ctx, func(conn net.Conn) error {
 			var sending sync.WaitGroup
 			defer sending.Wait()
-			defer func() { _ = conn.Close() }() // which ends the sender; its own error was the reader's too
+			defer func() { _ = conn.Close() }()              // which ends the sender; its own error was the reader's too
 			sending.Go(func() { _ = sendPieces(ctx, conn) }) // what ends it ends the reader, which says so
 			piece := make([]byte, pieceSize)
 			for {
