@@ -168,6 +168,9 @@ func checkLine(line string, found map[string]command, makefile string) error {
 	}
 	name := words[0]
 	for i, word := range words[1:] {
+		if word == "--" {
+			break // what follows is another program's
+		}
 		c := found[name]
 		if before := words[i]; strings.HasPrefix(before, "-") && !strings.Contains(before, "=") && !strings.HasPrefix(word, "-") {
 			continue // the value of a flag

@@ -55,7 +55,7 @@ It puts load on the hub, the agent and the server for as long as it runs.`,
 			if len(args) < 1 || len(args) > 2 {
 				return errors.New("want one or two arguments, the cluster and HOST:PORT")
 			}
-			return checkDestination(args[0], append(args, "any:1")[1])
+			return errors.Join(checkDestination(args[0], append(args, "any:1")[1]), o.check(len(args) == 2))
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
@@ -93,19 +93,20 @@ type benchResult struct {
 	Measures []measure     `json:"measures"`
 }
 
-func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
-	if err := o.output.check(); err != nil {
-		return err
-	}
+func (o *benchOptions) check(address bool) error {
 	switch {
 	case o.duration < time.Second || o.duration > maxBench:
 		return fmt.Errorf("--duration: want 1s to %s", maxBench)
 	case o.parallel < 1 || o.parallel > maxParallel:
 		return fmt.Errorf("--parallel: want 1 to %d", maxParallel)
-	case o.discard && len(args) < 2:
+	case o.discard && !address:
 		return errors.New("--discard: is for HOST:PORT")
 	}
-	return withClient(cmd, &o.caller, &said{to: &lines{w: cmd.ErrOrStderr()}}, func(ctx context.Context, c *client.Client) error {
+	return o.output.check()
+}
+
+func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
+	return withClient(cmd, &o.caller, &said{to: &lines{w: cmd.ErrOrStderr()}}, atOnce, func(ctx context.Context, c *client.Client) error {
 		result := benchResult{Cluster: args[0], Parallel: o.parallel, Duration: o.duration}
 		var phases []func(context.Context) (measure, error)
 		if len(args) == 1 {
@@ -122,7 +123,7 @@ func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
 			}
 		}
 		// What is wrong from the start is no measurement.
-		if err := measurable(ctx, c, args[0], result.Target); err != nil {
+		if err := startable(ctx, c, args[0], result.Target); err != nil {
 			return err
 		}
 		for _, phase := range phases {
@@ -136,8 +137,8 @@ func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
 	})
 }
 
-// measurable makes sure that there is something to measure.
-func measurable(ctx context.Context, c *client.Client, cluster, address string) error {
+// startable makes sure that there is something to measure.
+func startable(ctx context.Context, c *client.Client, cluster, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	if address == "" {

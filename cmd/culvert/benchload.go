@@ -194,8 +194,8 @@ func (o *benchOptions) echoed(ctx context.Context, t *benchTarget) (measure, err
 		return t.connected(ctx, func(conn net.Conn) error {
 			var sending sync.WaitGroup
 			defer sending.Wait()
-			defer conn.Close() // which ends the sender; its own error was the reader's too
-			sending.Go(func() { _ = sendPieces(ctx, conn) })
+			defer func() { _ = conn.Close() }()              // which ends the sender; its own error was the reader's too
+			sending.Go(func() { _ = sendPieces(ctx, conn) }) // what ends it ends the reader, which says so
 			piece := make([]byte, pieceSize)
 			for {
 				n, err := conn.Read(piece)
@@ -229,7 +229,7 @@ func (t *benchTarget) uploadOne(ctx context.Context, s *samples) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() // the error below is the one that matters
+	defer func() { _ = conn.Close() }() // the error below is the one that matters
 	half, ok := conn.(interface{ CloseWrite() error })
 	if !ok {
 		return fmt.Errorf("a connection of type %T cannot be half-closed", conn)

@@ -22,8 +22,6 @@ type callerFlags struct {
 	tokenFile, tokenCommand string
 	clientCert, clientKey   string
 	insecure                bool
-	// patient is for commands that go on while the hub is away.
-	patient bool
 }
 
 func (c *callerFlags) bind(cmd *cobra.Command) {

@@ -13,25 +13,27 @@ import (
 	"github.com/culvertdev/culvert/internal/forward"
 )
 
+// atOnce is the patience of a command whose user wants to know now: the first attempt
+// counts.
+const atOnce = -1
+
 // openClient returns the client library as the flags say. The caller closes it. log gets
-// a line when the connection to the hub is lost and one when it is back.
-func openClient(cmd *cobra.Command, flags *callerFlags, log slog.Handler) (*client.Client, error) {
+// a line when the connection to the hub is lost and one when it is back; patience is
+// that of client.Config.
+func openClient(cmd *cobra.Command, flags *callerFlags, log slog.Handler, patience time.Duration) (*client.Client, error) {
 	if flags.insecure {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning: --insecure-skip-tls-verify: nobody proves to be the hub: whoever is on the way reads and changes everything, "+
 			"your credentials included; give --hub-ca in its place")
 	}
 	c, _, err := flags.dial(cmd.ErrOrStderr(), func(config *client.Config) {
-		config.UserAgent, config.Logger = "culvert "+cmd.Name(), slog.New(log)
-		if flags.patient {
-			config.Patience = client.DefaultPatience
-		}
+		config.UserAgent, config.Logger, config.Patience = "culvert "+cmd.Name(), slog.New(log), patience
 	})
 	return c, err
 }
 
 // withClient runs do with a client that is closed afterwards.
-func withClient(cmd *cobra.Command, flags *callerFlags, log slog.Handler, do func(ctx context.Context, c *client.Client) error) (err error) {
-	c, err := openClient(cmd, flags, log)
+func withClient(cmd *cobra.Command, flags *callerFlags, log slog.Handler, patience time.Duration, do func(ctx context.Context, c *client.Client) error) (err error) {
+	c, err := openClient(cmd, flags, log, patience)
 	if err != nil {
 		return err
 	}

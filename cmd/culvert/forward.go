@@ -46,6 +46,9 @@ CULVERT_FORWARD_1_HOST and CULVERT_FORWARD_1_PORT, CULVERT_FORWARD_2 and so on.`
   culvert forward edge-1 unix:/tmp/.s.PGSQL.5432:db.prod:5432
   culvert forward edge-1 0:db.prod:5432 -- sh -c 'psql -h 127.0.0.1 -p $CULVERT_FORWARD_1_PORT -U app'`,
 		Args: func(cmd *cobra.Command, args []string) error {
+			if err := o.report.check(); err != nil {
+				return err
+			}
 			_, _, err := forwardArgs(args, cmd.ArgsLenAtDash())
 			return err
 		},
@@ -59,7 +62,6 @@ CULVERT_FORWARD_1_HOST and CULVERT_FORWARD_1_PORT, CULVERT_FORWARD_2 and so on.`
 	}
 	o.caller.bind(cmd)
 	o.caller.bindInsecure(cmd)
-	o.caller.patient = true
 	o.report.bind(cmd)
 	maxConnectionsFlag(cmd, &o.maxConnections)
 	return cmd
@@ -96,11 +98,8 @@ func forwardArgs(args []string, dash int) (specs []forward.Spec, command []strin
 }
 
 func (o *forwardOptions) run(cmd *cobra.Command, specs []forward.Spec, command []string) error {
-	report, err := o.report.open(cmd, len(command) > 0)
-	if err != nil {
-		return err
-	}
-	return withClient(cmd, &o.caller, report.log(), func(ctx context.Context, c *client.Client) error {
+	report := o.report.open(cmd, len(command) > 0)
+	return withClient(cmd, &o.caller, report.log(), client.DefaultPatience, func(ctx context.Context, c *client.Client) error {
 		var targets []forward.Destination
 		for _, s := range specs {
 			targets = append(targets, s.To)

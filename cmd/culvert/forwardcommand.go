@@ -13,8 +13,9 @@ import (
 	"github.com/culvertdev/culvert/internal/forward"
 )
 
-// commandEnded is the end of a command that culvert ran, whose exit code is culvert's:
-// that of one that a signal ended is 128 and the signal's number, as a shell has it.
+// commandEnded is the end of a command that culvert ran and that has failed. Its exit
+// code is that of the command or, where a signal ended it, 128 and the signal's number,
+// as a shell has it.
 type commandEnded struct {
 	code int
 }

@@ -38,12 +38,16 @@ type report struct {
 	failed         time.Time // when
 }
 
-// open checks the flags. Where a command has standard output, everything goes to
-// standard error.
-func (f *reportFlags) open(cmd *cobra.Command, taken bool) (*report, error) {
+func (f *reportFlags) check() error {
 	if f.form != "text" && f.form != formJSON {
-		return nil, fmt.Errorf("--output: %q is not text or json", f.form)
+		return fmt.Errorf("--output: %q is not text or json", f.form)
 	}
+	return nil
+}
+
+// open returns the report. Where standard output is taken, by a command, everything goes
+// to standard error.
+func (f *reportFlags) open(cmd *cobra.Command, taken bool) *report {
 	r := &report{
 		json: f.form == formJSON, verbose: f.verbose, person: isTerminal(cmd.ErrOrStderr()),
 		err: &lines{w: cmd.ErrOrStderr()}, started: time.Now(),
@@ -51,7 +55,7 @@ func (f *reportFlags) open(cmd *cobra.Command, taken bool) (*report, error) {
 	if r.out = r.err; !taken {
 		r.out = &lines{w: cmd.OutOrStdout()}
 	}
-	return r, nil
+	return r
 }
 
 // log is where the client says that the connection is lost, and that it is back.

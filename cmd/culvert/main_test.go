@@ -19,7 +19,7 @@ func TestHelp(t *testing.T) {
 		args []string
 		says []string
 	}{
-		{nil, []string{"Usage:", "dev", "token", "clusters", "pki", "endpoints", "version"}},
+		{nil, []string{"Usage:", "dev", "token", "clusters", "forward", "connect", "socks", "ping", "verify", "bench", "pki", "manifests", "endpoints", "version"}},
 		{[]string{"--help"}, []string{"Usage:", "dev", "pki", "version"}},
 		{[]string{"help", "dev"}, []string{"MUST NOT be used in production", "--upstream", "--cluster", "--listen", "--state", "--allow-service", "Examples:"}},
 		{[]string{"dev", "--help"}, []string{"MUST NOT be used in production", "--upstream"}},

@@ -46,7 +46,10 @@ It succeeds when one of the pings does.`,
 			if len(args) != 1 {
 				return errors.New("want one argument, the cluster")
 			}
-			return route.CheckCluster(args[0])
+			if o.count < 0 || o.interval < leastInterval {
+				return fmt.Errorf("--count, --interval: want a count of 0 or more, and at least %s", leastInterval)
+			}
+			return errors.Join(route.CheckCluster(args[0]), o.output.check())
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
@@ -80,14 +83,8 @@ type pingHop struct {
 }
 
 func (o *pingOptions) run(cmd *cobra.Command, cluster string) error {
-	if err := o.output.check(); err != nil {
-		return err
-	}
-	if o.count < 0 || o.interval < leastInterval {
-		return fmt.Errorf("--count, --interval: want a count of 0 or more, and at least %s", leastInterval)
-	}
 	people := o.output.form == formTable
-	return withClient(cmd, &o.caller, &said{to: &lines{w: cmd.ErrOrStderr()}}, func(ctx context.Context, c *client.Client) error {
+	return withClient(cmd, &o.caller, &said{to: &lines{w: cmd.ErrOrStderr()}}, atOnce, func(ctx context.Context, c *client.Client) error {
 		each := func(client.Ping, error) {}
 		if people {
 			each = pingLines(cmd.OutOrStdout())

@@ -46,13 +46,17 @@ ends with it and with its exit code.`,
 			if dash := cmd.ArgsLenAtDash(); len(args) > 0 && dash != 0 {
 				return fmt.Errorf("unknown argument %q: the cluster is --cluster, and a command stands behind --", args[0])
 			}
-			return nil
+			if o.cluster != "" {
+				if err := route.CheckCluster(o.cluster); err != nil {
+					return fmt.Errorf("--%w", err)
+				}
+			}
+			return o.report.check()
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	o.caller.bind(cmd)
 	o.caller.bindInsecure(cmd)
-	o.caller.patient = true
 	o.report.bind(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.cluster, "cluster", "", "cluster of all connections (default: each says its own)")
@@ -62,22 +66,15 @@ ends with it and with its exit code.`,
 }
 
 func (o *socksOptions) run(cmd *cobra.Command, command []string) error {
-	report, err := o.report.open(cmd, len(command) > 0)
-	if err != nil {
-		return err
-	}
-	if o.cluster != "" {
-		if err := route.CheckCluster(o.cluster); err != nil {
-			return fmt.Errorf("--%w", err)
-		}
-	}
-	return withClient(cmd, &o.caller, report.log(), func(ctx context.Context, c *client.Client) error {
+	report := o.report.open(cmd, len(command) > 0)
+	return withClient(cmd, &o.caller, report.log(), client.DefaultPatience, func(ctx context.Context, c *client.Client) error {
+		find := c.Connect
 		if o.cluster != "" {
-			err = findTargets(ctx, c, forward.Destination{Cluster: o.cluster})
-		} else {
-			err = c.Connect(ctx)
+			find = func(ctx context.Context) error {
+				return findTargets(ctx, c, forward.Destination{Cluster: o.cluster})
+			}
 		}
-		if err != nil {
+		if err := find(ctx); err != nil {
 			return err
 		}
 		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listen)

@@ -37,7 +37,7 @@ The exit code says what went wrong, and standard error why.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// ssh shows what a ProxyCommand says; a lost connection is the error anyway.
-			return withClient(cmd, &caller, slog.DiscardHandler, func(ctx context.Context, c *client.Client) error {
+			return withClient(cmd, &caller, slog.DiscardHandler, atOnce, func(ctx context.Context, c *client.Client) error {
 				conn, err := c.DialEarly(ctx, args[0], "tcp", args[1])
 				if err != nil {
 					return err

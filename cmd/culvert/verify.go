@@ -64,9 +64,9 @@ the exit code is that of the first failure.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch len(args) {
 			case 0:
-				return nil
+				return o.output.check()
 			case 1:
-				return route.CheckCluster(args[0])
+				return errors.Join(route.CheckCluster(args[0]), o.output.check())
 			default:
 				return errors.New("want at most one argument, the cluster")
 			}
@@ -80,9 +80,6 @@ the exit code is that of the first failure.`,
 }
 
 func (o *verifyOptions) run(cmd *cobra.Command, args []string) error {
-	if err := o.output.check(); err != nil {
-		return err
-	}
 	v := &verifier{say: cmd.ErrOrStderr(), steps: []step{}, each: func(step) {}}
 	if len(args) > 0 {
 		v.cluster = args[0]
@@ -163,7 +160,7 @@ func (v *verifier) verify(cmd *cobra.Command, flags *callerFlags) {
 	var c *client.Client
 	var hub *hubCaller
 	if !v.do(ctx, stepSettings, "", "name the hub and a credential: culvert verify --help has the flags", func(context.Context) (_ string, err error) {
-		if c, err = openClient(cmd, flags, &said{to: &lines{w: v.say}}); err != nil {
+		if c, err = openClient(cmd, flags, &said{to: &lines{w: v.say}}, atOnce); err != nil {
 			return "", err
 		}
 		if hub, err = flags.open(v.say); err != nil {
