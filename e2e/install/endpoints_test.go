@@ -28,7 +28,7 @@ spec:
 `
 
 func TestEndpoints(t *testing.T) {
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 	must(t, os.WriteFile(kubeconfig, testbed.Kubeconfigs(the.managed.AdminContext()), 0o600))
 	cli := filepath.Join(unpack(t, "culvert"), "culvert")
