@@ -93,7 +93,7 @@ func (n notices) expect(ctx context.Context, t *testing.T, want, why string) {
 }
 
 func TestUnitsRun(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 2*time.Minute)
 	hub := newMachine(t, "culvert-hub", replace(t, "hub.yaml", "tlsNames: [hub.example.com]", "tlsNames: ["+testbed.HubAddress.String()+"]"))
 	secret(t, filepath.Join(hub.etc, "tokens.csv"), tokensFile)
 	agent := newMachine(t, "culvert-agent", func(_, text string) string { return text })
