@@ -345,13 +345,14 @@ func (s *Server) drain() error {
 }
 
 // handshakeGrace is how long clients may take to finish a handshake that is under way
-// when the hub is told to end; net/http waits as long for a first request.
+// when the hub is told to end, and at most half of the drain timeout; net/http waits as
+// long for a first request.
 const handshakeGrace = 5 * time.Second
 
 // drainPorts stops accepting on all ports at once, and loses nobody whom it has
 // accepted.
 func (s *Server) drainPorts(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, handshakeGrace)
+	ctx, cancel := context.WithTimeout(ctx, min(handshakeGrace, s.cfg.DrainTimeout.Duration/2))
 	defer cancel()
 	ports := slices.Clone(s.ports)
 	for _, l := range s.tcp.listeners {
