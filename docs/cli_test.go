@@ -99,7 +99,7 @@ func TestReference(t *testing.T) {
 	t.Run("cli.md is what the commands say", func(t *testing.T) {
 		want := reference(found)
 		if *update {
-			if err := os.WriteFile("cli.md", []byte(want), 0o644); err != nil { //nolint:gosec // documentation is for everybody
+			if err := os.WriteFile("cli.md", []byte(want), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}

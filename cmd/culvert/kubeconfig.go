@@ -167,10 +167,12 @@ func (o *kubeconfigOptions) collect(ctx context.Context, maker *entryMaker, say 
 	}
 	var entries []kubeconfig.Entry
 	for _, cluster := range clusters {
+		stop := progress(say, "verifying the way to "+cluster)
 		made, err := maker.make(ctx, cluster)
 		if err == nil {
 			err = tryEntries(ctx, made)
 		}
+		stop()
 		if err != nil {
 			err = fmt.Errorf("cluster %s: %w", cluster, err)
 			if !o.all || ctx.Err() != nil {

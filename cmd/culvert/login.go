@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -161,7 +164,8 @@ func (o *loginOptions) profile() (profile.Profile, error) {
 	for _, there := range file.Profiles {
 		taken[there.Name] = true
 		// A name says which one is meant; without it the current one goes before others.
-		if there.Hub != base || o.caller.profile != "" && there.Name != o.caller.profile || o.caller.profile == "" && p.Name == file.Current && p.Name != "" {
+		meant := there.Name == o.caller.profile || o.caller.profile == "" && (p.Name == "" || there.Name == file.Current)
+		if there.Hub != base || !meant {
 			continue
 		}
 		if p, err = file.Get(there.Name); err != nil {
@@ -188,7 +192,6 @@ func (o *loginOptions) profile() (profile.Profile, error) {
 
 // authenticate gets the credential that the flags, or the profile so far, say.
 func (o *loginOptions) authenticate(ctx context.Context, p *profile.Profile, in io.Reader, say io.Writer) (secrets, error) {
-	again := p.OIDC
 	if o.caller.credential() || o.tokenStdin || o.oidc.Issuer != "" {
 		p.TokenFile, p.TokenCommand, p.OIDC = absolute(o.caller.tokenFile), o.caller.tokenCommand, nil
 		p.CertFile, p.KeyFile = absolute(o.caller.clientCert), absolute(o.caller.clientKey)
@@ -206,9 +209,9 @@ func (o *loginOptions) authenticate(ctx context.Context, p *profile.Profile, in 
 		own := o.oidc
 		own.CA, own.ClientSecretFile = absolute(own.CA), absolute(own.ClientSecretFile)
 		p.OIDC = &own
-	case p.OIDC == nil && p.Credential() == profile.CredentialNone:
+	case p.Credential() == profile.CredentialNone:
 		return secrets{}, cli.Usagef("--token-file, --token-command, --token-stdin, --client-cert, --oidc-issuer: say who you are")
-	case again == nil || p.OIDC == nil:
+	case p.OIDC == nil:
 		return secrets{}, nil // the source is asked by whoIs
 	}
 	login, err := o.oidcLogin(ctx, *p.OIDC, say)
@@ -231,8 +234,25 @@ func keep(ctx context.Context, p profile.Profile, kept secrets) error {
 		}
 		f.Set(p)
 		f.Current = p.Name
-		return nil
+		return stale(dir, p)
 	})
+}
+
+// stale removes the secrets of an earlier login that is none any more.
+func stale(dir string, p profile.Profile) error {
+	var paths []string
+	if p.OIDC == nil {
+		paths = append(paths, profile.LoginPath(dir, p.Name))
+	}
+	if own := profile.TokenPath(dir, p.Name); p.TokenFile != own {
+		paths = append(paths, own)
+	}
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func profileDir() (string, error) {
@@ -240,7 +260,7 @@ func profileDir() (string, error) {
 	return filepath.Dir(path), err
 }
 
-// withSecrets is a source for what is not kept yet.
+// source is for what is not kept yet; nil without secrets.
 func (s secrets) source() credential.Source {
 	switch {
 	case s.login != nil:

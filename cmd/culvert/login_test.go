@@ -109,12 +109,16 @@ func TestLogin(t *testing.T) {
 	})
 	t.Run("a login is repeated without its flags, and forgotten", func(t *testing.T) {
 		ok(t, "login", hub, "--profile", "work")
+		ok(t, "login", hub, "--profile", "work", "--token-file", "bob.token")
+		if _, err := os.Stat(filepath.Join(dir, ".config", "culvert", "credentials", "work.token")); !os.IsNotExist(err) {
+			t.Errorf("the token that was kept is there, though another one counts: %v", err)
+		}
 		ok(t, "logout", "--profile", "work")
 		if got := clitest.Run(t, dir, "whoami", "--profile", "work"); got.Code != 5 || !strings.Contains(got.Stderr, "run culvert login "+hub+" --profile work") {
 			t.Errorf("%+v", got)
 		}
-		if _, err := os.Stat(filepath.Join(dir, ".config", "culvert", "credentials", "work.token")); !os.IsNotExist(err) {
-			t.Errorf("the token is there: %v", err)
+		if _, err := os.Stat(filepath.Join(dir, "bob.token")); err != nil {
+			t.Errorf("a file of the user's was deleted: %v", err)
 		}
 		ok(t, "profiles", "delete", "work")
 		if got := clitest.Run(t, dir, "profiles", "delete", "work"); got.Code != 7 {

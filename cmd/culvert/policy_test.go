@@ -48,7 +48,7 @@ func TestPolicyDocs(t *testing.T) {
 			}
 			want := 0
 			if strings.HasPrefix(m[2], "decision:  denied") {
-				want = 2
+				want = 6
 			}
 			if got.Code != want {
 				t.Errorf("exit code %d, want %d", got.Code, want)
@@ -139,16 +139,16 @@ func TestPolicy(t *testing.T) {
 	}{
 		{"K8: a service", []string{"--service", "default/web:8443"}, 0, "web"},
 		{"K8: a service by its URL", []string{"--path", "/api/v1/namespaces/default/services/https:web:8443/proxy-service/x"}, 0, "web"},
-		{"K8: another port", []string{"--service", "http:default/web:8080"}, 2, policy.RuleDefault},
-		{"K8: a port's number that is not known", []string{"--service", "default/web:https"}, 2, policy.RuleDefault},
+		{"K8: another port", []string{"--service", "http:default/web:8080"}, 6, policy.RuleDefault},
+		{"K8: a port's number that is not known", []string{"--service", "default/web:https"}, 6, policy.RuleDefault},
 		{"K8: a port's number that is known", []string{"--service", "default/web:https", "--port-number", "8443"}, 0, "web"},
 		{"V20: the Kubernetes API", []string{"--path", "/api/v1/pods?watch=1", "--verb", "watch"}, 0, policy.RuleDefault},
 		{"V20: another path of it", []string{"--path", "/metrics", "--verb", "post"}, 0, policy.RuleDefault},
-		{"N8: a name that may be denied", []string{"--tcp", "db:22"}, 2, "net"},
-		{"N8: a name that is not denied and not allowed", []string{"--tcp", "db:22", "--address", "11.0.0.1", "--address", "fd00::1"}, 2, policy.RuleDefault},
+		{"N8: a name that may be denied", []string{"--tcp", "db:22"}, 6, "net"},
+		{"N8: a name that is not denied and not allowed", []string{"--tcp", "db:22", "--address", "11.0.0.1", "--address", "fd00::1"}, 6, policy.RuleDefault},
 		{"N9: a user", []string{"--as", "bob"}, 0, "as"},
-		{"N9: a user and a group", []string{"--as", "bob", "--as-group", "ops"}, 2, policy.RuleDefault},
-		{"N9: a UID", []string{"--as-uid", "7"}, 2, policy.RuleDefault},
+		{"N9: a user and a group", []string{"--as", "bob", "--as-group", "ops"}, 6, policy.RuleDefault},
+		{"N9: a UID", []string{"--as-uid", "7"}, 6, policy.RuleDefault},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, form := range []string{"json", "yaml"} {

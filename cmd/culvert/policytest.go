@@ -12,13 +12,14 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apiserver/pkg/authentication/user"
 
+	"github.com/culvertdev/culvert/cmd/internal/exitcode"
 	"github.com/culvertdev/culvert/internal/policy"
 	"github.com/culvertdev/culvert/internal/route"
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
-// exitDenied is the exit code of a decision that denies; 1 is an error.
-const exitDenied = 2
+// exitDenied is the exit code of a decision that denies.
+const exitDenied = exitcode.Forbidden
 
 // requestFlags are a request to decide about.
 type requestFlags struct {
@@ -48,7 +49,7 @@ agent does, and tell which rule decided and what the other rules say. Nothing is
 sent anywhere.
 
 One of --path, --service, --tcp and --as says what is asked for. The exit code is
-0 for allowed, 2 for denied, and 1 for an error.`,
+0 for allowed, 6 for denied, and another one for an error.`,
 		Example: `  culvert policy test --policy policy.yaml --user alice --group ops --cluster edge-1 --verb list --path /api/v1/pods
   culvert policy test --policy policy.yaml --user alice --cluster edge-1 --label env=prod --service default/web:8443
   culvert policy test --policy policy.yaml --user alice --cluster edge-1 --as bob

@@ -103,12 +103,12 @@ func TestServicesByPolicy(t *testing.T) {
 			code       int
 		}{
 			{"--user ada --group dev --path " + firstPath, "default", 0},
-			{"--user ada --group dev --path " + secretsPath, "no-secrets", 2},
-			{"--user eve --path " + firstPath, "not-eve", 2},
+			{"--user ada --group dev --path " + secretsPath, "no-secrets", 6},
+			{"--user eve --path " + firstPath, "not-eve", 6},
 			{"--user ada --service shop/web:8443", "shop", 0},
-			{"--user boss --service shop/web:8443", "default", 2},
+			{"--user boss --service shop/web:8443", "default", 6},
 			{"--user boss --group bosses --as ada --as-group dev", "bosses-act", 0},
-			{"--user boss --group bosses --as root", "default", 2},
+			{"--user boss --group bosses --as root", "default", 6},
 		} {
 			args := append([]string{"policy", "test", "--policy", policyFile(), "--cluster", "managed"}, strings.Fields(c.args)...)
 			out, err := exec.CommandContext(ctx, bin("culvert"), args...).CombinedOutput()

@@ -170,8 +170,12 @@ func ofRefusal(r *answer.Refusal) int {
 	return Failure
 }
 
-// Line is what is said of an error: one line that says what is wrong and what to do.
+// Line is what is said of an error: one line that says what is wrong and what to do. Only
+// what a hub says in several lines, which are there to be pasted, stays as it is.
 func Line(err error) string {
+	if refusal, ok := errors.AsType[*answer.Refusal](err); ok && strings.Contains(refusal.Message, "\n") {
+		return err.Error()
+	}
 	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 	if own, ok := errors.AsType[*Error](err); ok && own.Complete {
 		return text

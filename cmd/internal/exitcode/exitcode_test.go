@@ -64,6 +64,7 @@ func TestLine(t *testing.T) {
 		"a; b": errors.Join(errors.New("a"), errors.New("b")),
 		"said": &Error{Code: HubUnreachable, Err: errors.New("said"), Complete: true},
 		"gone: check that the hub runs, and its address (culvert profiles show)": &Error{Code: HubUnreachable, Err: errors.New("gone")},
+		"paste:\n- this":    &answer.Refusal{Status: 409, Message: "paste:\n- this"},
 		"run culvert login": &credential.Error{Err: errors.New("run culvert login")},
 	} {
 		if got := Line(err); got != want {

@@ -3,7 +3,6 @@ package flow
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"golang.org/x/oauth2"
 
@@ -29,7 +28,7 @@ func Device(ctx context.Context, config oidc.Config, show func(page, code string
 	token, err := l.oauth2.DeviceAccessToken(l.context(ctx), asked)
 	if err != nil {
 		if r, ok := errors.AsType[*oauth2.RetrieveError](err); ok && r.ErrorCode == "expired_token" || errors.Is(err, context.DeadlineExceeded) {
-			return oidc.Login{}, fmt.Errorf("nobody typed in the code in time")
+			return oidc.Login{}, errors.New("nobody typed in the code in time")
 		}
 		return oidc.Login{}, refused(err)
 	}
