@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +65,7 @@ func findTargets(ctx context.Context, c *client.Client, targets ...forward.Desti
 				Op: "find", Code: client.Unavailable, Hop: client.HopHub, Cluster: to.Cluster,
 				Err: errors.New("no agent of the cluster is connected: start one, or see the log of the one that runs there"),
 			}
-		case !ok && to.Address != "":
+		case !ok:
 			// The list has the clusters whose API the caller may reach; of others they may
 			// still reach an address.
 			if err := probe(ctx, c, to); err != nil {
@@ -75,16 +76,26 @@ func findTargets(ctx context.Context, c *client.Client, targets ...forward.Desti
 	return nil
 }
 
-// probe opens and closes a connection. It returns what the hub has against it.
+// nowhere is an address that leads to nothing (RFC 6761 section 6.4): what the hub says of
+// it is about the cluster.
+const nowhere = "nowhere.invalid:1"
+
+// probe opens and closes a connection. It returns what the hub has against it; without an
+// address, what it has against the cluster.
 func probe(ctx context.Context, c *client.Client, to forward.Destination) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	conn, err := c.DialContext(ctx, to.Cluster, "tcp", to.Address)
+	address := cmp.Or(to.Address, nowhere)
+	conn, err := c.DialContext(ctx, to.Cluster, "tcp", address)
 	if err == nil {
 		return conn.Close()
 	}
-	if e, ok := errors.AsType[*client.Error](err); ok && e.Hop != client.HopHub {
+	e, ok := errors.AsType[*client.Error](err)
+	switch {
+	case ok && e.Hop != client.HopHub:
 		return nil
+	case ok && to.Address == "" && e.Code == client.PermissionDenied:
+		return nil // which other addresses may be allowed
 	}
 	return err
 }

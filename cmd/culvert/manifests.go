@@ -21,6 +21,7 @@ func manifestsCommand() *cobra.Command {
 		Short: "Print the Kubernetes objects of a hub or an agent",
 		Long: `Manifests prints what helm template prints for the charts of this release, for
 people without Helm. The values are those of the charts.`,
+		Example: "  culvert manifests hub --set hub.publicHost=hub.example.com",
 	}
 	cmd.AddCommand(
 		manifestsOf("hub", charts.Hub, "Print the objects of a hub", `  culvert manifests hub --namespace culvert-hub --create-namespace \

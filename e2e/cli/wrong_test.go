@@ -48,6 +48,7 @@ var commands = []command{
 	{name: "clusters accept", args: []string{"CLUSTER"}, admin: true},
 	{name: "clusters set", args: []string{"nowhere", "--direct-url", "https://127.0.0.1:1"}, admin: true},
 	{name: "clusters revoke", args: []string{"nowhere"}, admin: true},
+	{name: "clusters restore", args: []string{"nowhere"}, admin: true},
 	{name: "token create", args: []string{"--cluster", "new"}, admin: true},
 	{name: "token list", admin: true},
 	{name: "token revoke", args: []string{"0000000000000000"}, admin: true},
@@ -56,12 +57,17 @@ var commands = []command{
 	{name: "kubeconfig", args: []string{"CLUSTER", "--access", "tunnel"}, tunnel: true},
 	{name: "kubeconfig", args: []string{"CLUSTER", "--token-request", "default/default"}, tunnel: true},
 	{name: "credential", args: []string{"--cluster", "CLUSTER", "--token-request", "default/default"}, tunnel: true},
+	{name: "forward", args: []string{"CLUSTER", "0:127.0.0.1:1"}, tunnel: true},
+	{name: "connect", args: []string{"CLUSTER", "127.0.0.1:1"}, tunnel: true},
+	{name: "socks", args: []string{"--cluster", "CLUSTER", "--listen", "127.0.0.1:0"}, tunnel: true},
+	{name: "ping", args: []string{"CLUSTER"}, tunnel: true},
+	{name: "bench", args: []string{"CLUSTER"}, tunnel: true},
 }
 
 // elsewhere are commands that talk to a hub and say so in another way, see TestLoginWrong
-// and TestFetchWrong, and those that talk to none.
+// and TestFetchWrong, and e2e/carry for the steps of verify; and those that talk to none.
 var elsewhere = []string{
-	"login", "pki fetch",
+	"login", "pki fetch", "verify", "manifests hub", "manifests agent", "endpoints",
 	"logout", "profiles list", "profiles use", "profiles show", "profiles delete", "dev", "policy check", "policy test", "policy import-ocm",
 	"pki init", "pki agent", "version", "help", "exit-codes",
 }
