@@ -180,7 +180,7 @@ func (h *Hub) join(ctx context.Context, t testing.TB, name string, cfg Config) e
 	t.Cleanup(api.Close)
 	set := agent.Config{
 		State: state, Kubernetes: &rest.Config{Host: api.URL}, Name: name + "-agent", Logger: h.log,
-		Policy: filepath.Join(h.state, "agent.yaml"),
+		Policy:           filepath.Join(h.state, "agent.yaml"),
 		SpecialAddresses: []string{"127.0.0.0/8", "::1/128"},
 	}
 	if err := agent.Join(ctx, set, agent.JoinConfig{Token: token.Text}); err != nil {
