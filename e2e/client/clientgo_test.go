@@ -96,10 +96,10 @@ func TestClientGo(t *testing.T) {
 		old, err := remotecommand.NewSPDYExecutor(config, http.MethodPost, url)
 		must(t, err)
 		for name, exec := range map[string]remotecommand.Executor{"WebSocket": webSocket, "SPDY": old} {
-			var out bytes.Buffer
-			err := exec.StreamWithContext(within(t, 30*time.Second), remotecommand.StreamOptions{Stdin: bytes.NewBufferString("hello " + name), Stdout: &out, Stderr: &out})
-			if err != nil || out.String() != "hello "+name {
-				t.Errorf("%s: %q, %v", name, &out, err)
+			var out, stderr bytes.Buffer
+			err := exec.StreamWithContext(within(t, 30*time.Second), remotecommand.StreamOptions{Stdin: bytes.NewBufferString("hello " + name), Stdout: &out, Stderr: &stderr})
+			if err != nil || out.String() != "hello "+name || stderr.Len() > 0 {
+				t.Errorf("%s: %q, %q, %v", name, &out, &stderr, err)
 			}
 		}
 	})
@@ -108,11 +108,11 @@ func TestClientGo(t *testing.T) {
 		must(t, err)
 		url := api.RESTClient().Post().Resource("pods").Namespace("work").Name("worker-edge-1").SubResource("portforward").URL()
 		stop, ready, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-		var out bytes.Buffer
+		var out, stderr bytes.Buffer
 		_, port, err := net.SplitHostPort(podEcho)
 		must(t, err)
 		forward, err := portforward.NewOnAddresses(spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, url),
-			[]string{"127.0.0.1"}, []string{"0:" + port}, stop, ready, &out, &out)
+			[]string{"127.0.0.1"}, []string{"0:" + port}, stop, ready, &out, &stderr)
 		must(t, err)
 		go func() { ended <- forward.ForwardPorts() }()
 		select {

@@ -70,7 +70,7 @@ type piece struct {
 
 // carry ends with either connection, and ends both.
 func (r *relay) carry(to, from net.Conn) {
-	pieces := make(chan piece, 1<<14)
+	pieces := make(chan piece, 1<<10)
 	r.tasks.Go(func() {
 		defer to.Close()
 		defer from.Close()
