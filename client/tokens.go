@@ -40,6 +40,7 @@ func (t *tokens) get(ctx context.Context) (credential.Token, error) {
 func (t *tokens) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.cache.Refused(t.source, t.now)
 	t.now = credential.Token{}
 }
 

@@ -206,7 +206,11 @@ func (w *way) connect() (*tunnel.Conn, credential.Token, *Error) {
 	}
 	conn, err := tunnel.Connect(ctx, cfg)
 	if err != nil {
-		return nil, token, connectError(cfg.Address, err)
+		failure := connectError(cfg.Address, err)
+		if w.tokens != nil && failure.Code == Unauthenticated && failure.Hop == HopHub {
+			w.tokens.forget() // the next attempt asks for another
+		}
+		return nil, token, failure
 	}
 	return conn, token, nil
 }

@@ -6,7 +6,8 @@
 //	conn, err := c.DialContext(ctx, "test", "tcp", listener.Addr().String())
 //
 // They are the hub and the agent of production, on a port of the loopback interface and
-// with their state in the test's folder; nothing is left when the test ends.
+// with their state in a temporary folder; nothing is left when the test ends. [Run] is for
+// where there is no test: TestMain, and examples.
 package culverttest
 
 import (
@@ -22,6 +23,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -62,6 +65,8 @@ type Hub struct {
 	log    *slog.Logger
 	agents map[string]*member
 	server *server.Server
+	ends   []func() error // in the order of starting
+	close  func() error
 }
 
 // member is an agent that runs.
@@ -90,85 +95,105 @@ const startTime = 30 * time.Second
 // connected; what fails ends the test.
 func Start(t testing.TB, cfg Config) *Hub {
 	t.Helper()
-	h, err := start(t, cfg)
+	h, err := Run(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("culverttest: %v", err)
 	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Errorf("culverttest: %v", err)
+		}
+	})
 	return h
 }
 
-func start(t testing.TB, cfg Config) (*Hub, error) {
+// Run runs a hub and agents until Close, for TestMain and examples. It returns once every
+// agent is connected; ctx bounds that wait alone.
+func Run(ctx context.Context, cfg Config) (*Hub, error) {
+	state, err := os.MkdirTemp("", "culverttest-")
+	if err != nil {
+		return nil, err
+	}
+	h := &Hub{Token: rand.Text(), state: state, log: cfg.Logger, agents: make(map[string]*member)}
+	h.ends = append(h.ends, func() error { return os.RemoveAll(state) })
+	h.close = sync.OnceValue(h.end)
+	if err := h.start(ctx, cfg); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
+// Close ends the agents and the hub. Clients are their owners' to close.
+func (h *Hub) Close() error { return h.close() }
+
+// end ends everything, last started first.
+func (h *Hub) end() error {
+	var errs []error
+	for _, end := range slices.Backward(h.ends) {
+		errs = append(errs, end())
+	}
+	return errors.Join(errs...)
+}
+
+func (h *Hub) start(ctx context.Context, cfg Config) error {
 	if len(cfg.Clusters) == 0 {
 		cfg.Clusters = []string{"test"}
 	}
-	h := &Hub{Token: rand.Text(), state: t.TempDir(), log: cfg.Logger, agents: make(map[string]*member)}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	tokens, policy := filepath.Join(h.state, "tokens.csv"), filepath.Join(h.state, "policy.yaml")
 	user := cmp.Or(cfg.User, "tester")
-	line := fmt.Sprintf("%s,%s,%s,%q\n", h.Token, user, user, join(cfg.Groups))
+	line := fmt.Sprintf("%s,%s,%s,%q\n", h.Token, user, user, strings.Join(cfg.Groups, ","))
 	err := errors.Join(os.WriteFile(tokens, []byte(line), 0o600), os.WriteFile(policy, []byte(cmp.Or(cfg.Policy, allowAll)), 0o600),
 		os.WriteFile(filepath.Join(h.state, "agent.yaml"), []byte(allowAll), 0o600))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	h.server, err = server.New(t.Context(), server.Config{
+	h.server, err = server.New(ctx, server.Config{
 		Listen: []string{"127.0.0.1:0"}, State: filepath.Join(h.state, "hub"), TokenFile: tokens,
 		Policy: &server.Policy{File: policy}, Logger: h.log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	run(t, "hub", h.server.Run)
+	h.run(ctx, "hub", h.server.Run)
 	_, port, err := net.SplitHostPort(h.server.Addr().String())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h.URL, h.CAFile = "https://localhost:"+port, filepath.Join(h.state, "ca.crt")
 	if err := os.WriteFile(h.CAFile, h.server.ServingCA(), 0o600); err != nil {
-		return nil, err
+		return err
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), startTime)
+	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	for _, name := range cfg.Clusters {
-		if err := h.join(ctx, t, name, cfg); err != nil {
-			return nil, fmt.Errorf("cluster %s: %w", name, err)
+		if err := h.join(ctx, name, cfg); err != nil {
+			return fmt.Errorf("cluster %s: %w", name, err)
 		}
 	}
-	return h, h.await(ctx, t, cfg.Clusters)
+	return h.await(ctx, cfg.Clusters)
 }
 
-func join(groups []string) string {
-	out := ""
-	for i, g := range groups {
-		if i > 0 {
-			out += ","
-		}
-		out += g
-	}
-	return out
-}
-
-// run runs what ends with a context until the test does.
-func run(t testing.TB, what string, f func(context.Context) error) (stop func() error) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+// run runs what ends with a context until the hub is closed.
+func (h *Hub) run(ctx context.Context, what string, f func(context.Context) error) (stop func() error) {
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
-	go func() { ended <- f(ctx) }()
+	go func() { ended <- f(life) }()
 	stop = sync.OnceValue(func() error {
 		cancel()
-		return <-ended
-	})
-	t.Cleanup(func() {
-		if err := stop(); err != nil {
-			t.Errorf("culverttest: %s: %v", what, err)
+		if err := <-ended; err != nil {
+			return fmt.Errorf("%s: %w", what, err)
 		}
+		return nil
 	})
+	h.ends = append(h.ends, stop)
 	return stop
 }
 
 // join enrols an agent as any agent is, and runs it.
-func (h *Hub) join(ctx context.Context, t testing.TB, name string, cfg Config) error {
+func (h *Hub) join(ctx context.Context, name string, cfg Config) error {
 	state := filepath.Join(h.state, "agents", name)
 	hub := admin.NewSocketClient(filepath.Join(h.state, "hub"))
 	defer hub.Close()
@@ -177,7 +202,10 @@ func (h *Hub) join(ctx context.Context, t testing.TB, name string, cfg Config) e
 		return err
 	}
 	api := httptest.NewServer(named(name, cfg.Kubernetes))
-	t.Cleanup(api.Close)
+	h.ends = append(h.ends, func() error {
+		api.Close()
+		return nil
+	})
 	set := agent.Config{
 		State: state, Kubernetes: &rest.Config{Host: api.URL}, Name: name + "-agent", Logger: h.log,
 		Policy:           filepath.Join(h.state, "agent.yaml"),
@@ -190,7 +218,7 @@ func (h *Hub) join(ctx context.Context, t testing.TB, name string, cfg Config) e
 	if err != nil {
 		return err
 	}
-	h.agents[name] = &member{agent: a, stop: run(t, "agent of "+name, a.Run)}
+	h.agents[name] = &member{agent: a, stop: h.run(ctx, "agent of "+name, a.Run)}
 	return nil
 }
 
@@ -213,8 +241,12 @@ func echo(w http.ResponseWriter, r *http.Request) {
 }
 
 // await waits until every agent is connected.
-func (h *Hub) await(ctx context.Context, t testing.TB, clusters []string) error {
-	c := h.Client(t)
+func (h *Hub) await(ctx context.Context, clusters []string) (err error) {
+	c, err := client.New(h.Config())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
 	missing := make(map[string]bool, len(clusters))
 	for _, name := range clusters {
 		missing[name] = true
@@ -262,6 +294,6 @@ func (h *Hub) StopAgent(t testing.TB, cluster string) {
 		t.Fatalf("culverttest: no cluster %q", cluster)
 	}
 	if err := m.stop(); err != nil {
-		t.Errorf("culverttest: agent of %s: %v", cluster, err)
+		t.Errorf("culverttest: %v", err)
 	}
 }

@@ -81,6 +81,19 @@ func (c Cache) Forget(source Source) error {
 	return nil
 }
 
+// Refused removes a token that was refused from the disk, so that the source is asked for
+// another. It leaves one there that somebody else got meanwhile.
+func (c Cache) Refused(source Source, refused Token) {
+	key := source.Key()
+	if key == "" || c.Dir == "" {
+		return
+	}
+	path := c.path(key)
+	if token, ok := load(path); ok && token.Value == refused.Value {
+		_ = os.Remove(path) // one that stays is refused, and said to be, again
+	}
+}
+
 // refresh gets a token, unless somebody else just did. The caller has the lock.
 func (c Cache) refresh(ctx context.Context, path string, source Source) (Token, error) {
 	if token, ok := load(path); ok {

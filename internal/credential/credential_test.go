@@ -182,6 +182,17 @@ func TestCache(t *testing.T) {
 			t.Error("tokens are shared")
 		}
 	})
+	t.Run("a token that was refused is forgotten, unless somebody got another meanwhile", func(t *testing.T) {
+		other := Cache{Dir: cache.Dir, Scope: "https://refused"}
+		source := &counted{key: "k", lasts: time.Hour}
+		old := get(t, other, source)
+		other.Refused(source, Token{Value: old})
+		next := get(t, other, source)
+		other.Refused(source, Token{Value: old})
+		if next == old || get(t, other, source) != next {
+			t.Errorf("after %s there is %s, and then another", old, next)
+		}
+	})
 	path := cache.path("k")
 	t.Run("a file that others may write, or that is damaged, is not believed", func(t *testing.T) {
 		planted, err := os.ReadFile(path)
