@@ -63,7 +63,7 @@ func links(ctx context.Context, cluster string) (string, error) {
 }
 
 func TestInstall(t *testing.T) {
-	ctx := within(t, 80*time.Second)
+	ctx := within(t, 4*time.Minute)
 	line, err := the.joinLine(ctx, "edge-1")
 	must(t, err)
 	values := func(policy string) string {
@@ -187,7 +187,7 @@ func secretOf(ctx context.Context, t *testing.T, c *testbed.Cluster, namespace s
 }
 
 func TestOtherWays(t *testing.T) {
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 4*time.Minute)
 	ca, err := json.Marshal(the.authority.pem)
 	must(t, err)
 	hub := fmt.Sprintf(`hub: {address: %q, ca: %s}`+"\n", the.address(), ca)
@@ -219,7 +219,7 @@ func TestOtherWays(t *testing.T) {
 }
 
 func TestHubFollows(t *testing.T) {
-	ctx := within(t, 40*time.Second)
+	ctx := within(t, 4*time.Minute)
 	before := generation(ctx, t, the.management, hubNamespace, "statefulset/culvert-hub")
 	old := the.serial(ctx, t)
 	certificate, key, err := the.authority.issue(testbed.HubAddress)
