@@ -106,7 +106,7 @@ func TestRefused(t *testing.T) {
 		{"two names", Hub, `frps: {frps: {frpHostURL: other.example.com}}`, []string{`"hub.example.com" and "other.example.com" differ`}},
 		{"an address with a scheme", Hub, `hub: {publicAddress: "https://hub.example.com:443"}`, []string{"hub.publicAddress", "has a scheme"}},
 		{"an address without a port", Hub, `hub: {publicAddress: "hub.example.com"}`, []string{"hub.publicAddress", "has no port"}},
-		{"an unknown value", Hub, "persistance: {size: 1Gi}", []string{"values", "persistance"}},
+		{"an unknown value", Hub, "persist: {size: 1Gi}", []string{"values", "persist"}},
 		{"an unknown value inside", Hub, "service: {typ: NodePort}", []string{"service: additional properties 'typ' not allowed"}},
 		{"a type of Service", Hub, "service: {type: Nodeport}", []string{"service.type: value must be one of 'ClusterIP', 'NodePort', 'LoadBalancer'"}},
 		{"a text for a number", Hub, "service: {port: https}", []string{"service.port: got string, want integer"}},

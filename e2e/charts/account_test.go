@@ -13,7 +13,7 @@ import (
 )
 
 func TestAccounts(t *testing.T) {
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 4*time.Minute)
 	c := the.managed
 	must(t, restricted(ctx, c, "rights"))
 	for name, one := range map[string][2]string{

@@ -37,7 +37,7 @@ networkPolicy: {metricsFrom: [{namespaceSelector: {}}], egress: [{ports: [{port:
 `
 
 func TestApply(t *testing.T) {
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 4*time.Minute)
 	c := the.management
 	must(t, restricted(ctx, c, "applied"))
 	install := func(chart, values, name string, args ...string) error {

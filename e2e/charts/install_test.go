@@ -62,8 +62,20 @@ func links(ctx context.Context, cluster string) (string, error) {
 	return "", nil
 }
 
+// twoLinks waits until the hub has two tunnels of a cluster: an agent knows that it is
+// connected a moment before the hub counts it.
+func twoLinks(ctx context.Context, cluster string) error {
+	return testbed.Poll(ctx, "two tunnels of "+cluster, func(ctx context.Context) error {
+		count, err := links(ctx, cluster)
+		if err == nil && count != "2" {
+			err = fmt.Errorf("%q tunnels", count)
+		}
+		return err
+	})
+}
+
 func TestInstall(t *testing.T) {
-	ctx := within(t, 80*time.Second)
+	ctx := within(t, 4*time.Minute)
 	line, err := the.joinLine(ctx, "edge-1")
 	must(t, err)
 	values := func(policy string) string {
@@ -107,9 +119,7 @@ func TestInstall(t *testing.T) {
 		if t.Failed() {
 			t.FailNow()
 		}
-		if count, err := links(ctx, "edge-1"); err != nil || count != "2" {
-			t.Errorf("%q tunnels, %v", count, err)
-		}
+		must(t, twoLinks(ctx, "edge-1"))
 		secret := stateSecret(ctx, t)
 		if len(secret.Data["tls.key"]) == 0 || len(secret.Data["join.key"]) != 0 || !strings.Contains(string(secret.Data["agent.json"]), `"cluster":"edge-1"`) {
 			t.Errorf("the Secret has %d entries: %s", len(secret.Data), secret.Data["agent.json"])
@@ -187,7 +197,7 @@ func secretOf(ctx context.Context, t *testing.T, c *testbed.Cluster, namespace s
 }
 
 func TestOtherWays(t *testing.T) {
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 4*time.Minute)
 	ca, err := json.Marshal(the.authority.pem)
 	must(t, err)
 	hub := fmt.Sprintf(`hub: {address: %q, ca: %s}`+"\n", the.address(), ca)
@@ -219,7 +229,7 @@ func TestOtherWays(t *testing.T) {
 }
 
 func TestHubFollows(t *testing.T) {
-	ctx := within(t, 40*time.Second)
+	ctx := within(t, 4*time.Minute)
 	before := generation(ctx, t, the.management, hubNamespace, "statefulset/culvert-hub")
 	old := the.serial(ctx, t)
 	certificate, key, err := the.authority.issue(testbed.HubAddress)
