@@ -78,6 +78,11 @@ func fromAnswer(op, cluster string, res *http.Response) error {
 			out.Hop = Hop(cause.Message)
 		}
 	}
-	out.Err = errors.New(says.Message)
+	// The message says hop and code once more, before the reason.
+	reason := says.Message
+	if _, rest, ok := strings.Cut(reason, ": "+string(out.Code)+": "); ok {
+		reason = rest
+	}
+	out.Err = errors.New(reason)
 	return out
 }

@@ -169,7 +169,9 @@ rules:
 - name: what-the-agent-allows
   effect: allow
   services: [{namespace: "*", name: "*"}]
-  tcp: [{hosts: ["*"], ports: ["*"]}]
+  tcp:
+  - {hosts: ["*"], ports: ["*"]}
+  - {cidrs: ["0.0.0.0/0", "::/0", "127.0.0.0/8", "::1/128"], ports: ["*"]}
 `
 
 // devTokenFile is the token alone, for culvert login.

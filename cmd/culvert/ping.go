@@ -90,6 +90,9 @@ func (o *pingOptions) run(cmd *cobra.Command, cluster string) error {
 			each = pingLines(cmd.OutOrStdout())
 		}
 		result, err := o.ping(ctx, c, cluster, each)
+		if people && err != nil && result.Sent == 1 {
+			return err // which says it all
+		}
 		if err := o.output.print(cmd.OutOrStdout(), result, result.table); err != nil {
 			return err
 		}
@@ -97,8 +100,8 @@ func (o *pingOptions) run(cmd *cobra.Command, cluster string) error {
 	})
 }
 
-// ping does the pings, and tells each of them. The error is the last, where none
-// succeeded.
+// ping does the pings, and tells each of them. A first one that fails is the last, unless
+// it is to go on for good. The error is the last, where none succeeded.
 func (o *pingOptions) ping(ctx context.Context, c *client.Client, cluster string, each func(client.Ping, error)) (pingResult, error) {
 	result := pingResult{Cluster: cluster}
 	var last error
@@ -121,6 +124,10 @@ func (o *pingOptions) ping(ctx context.Context, c *client.Client, cluster string
 			break // interrupted, which is no failure of the way
 		}
 		result.Sent++
+		if err != nil && result.Sent == 1 && o.count != 0 {
+			result.Failed, result.Error = 1, err.Error()
+			return result, err // what is wrong from the start stays so
+		}
 		each(p, err)
 		if err != nil {
 			last = err
