@@ -91,7 +91,11 @@ func TestClose(t *testing.T) {
 		if err == nil {
 			_, err = c.Clusters(ctx)
 		}
-		return errors.Join(err, c.Close()) // which ends the connection as well
+		err = errors.Join(err, c.Close()) // which ends the connection as well
+		if conn != nil {
+			err = errors.Join(err, conn.Close()) // and its deadline
+		}
+		return err
 	}
 	t.Run(fmt.Sprintf("N4: nothing is left of a client that was closed: no goroutine, no file and no memory, over %d of them", cycles), func(t *testing.T) {
 		before := goleak.IgnoreCurrent()
