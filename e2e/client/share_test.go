@@ -102,7 +102,14 @@ func TestClose(t *testing.T) {
 		for range cycles / 10 { // what is made once is there
 			must(t, cycle())
 		}
-		files, memory := used(t)
+		var files int
+		var memory uint64
+		must(t, testbed.Poll(ctx, "the targets of other tests to be gone", func(context.Context) error {
+			if files, memory = used(t); files >= cycles/2 {
+				return fmt.Errorf("%d files are open", files)
+			}
+			return nil
+		}))
 		for range cycles {
 			must(t, cycle())
 		}
