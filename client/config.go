@@ -136,10 +136,11 @@ func (c Config) profile() (profile.Profile, error) {
 	case c.Hub != "" && c.Profile != "":
 		return profile.Profile{}, errors.New("hub, profile: give one of them")
 	case c.Hub != "":
-		return profile.Profile{
+		p := profile.Profile{
 			Hub: c.Hub, HubCA: c.HubCA, HubCAData: string(c.HubCAData), ServerName: c.ServerName, InsecureSkipTLSVerify: c.InsecureSkipVerify,
 			Proxy: c.Proxy, Token: c.Token, TokenFile: c.TokenFile, TokenCommand: c.TokenCommand, CertFile: c.CertFile, KeyFile: c.KeyFile,
-		}, nil
+		}
+		return p, p.CheckCredential()
 	case c.Profile == "":
 		p, ok, err := profile.FromEnvironment()
 		if ok || err != nil {

@@ -78,6 +78,10 @@ func (w *way) link(ctx context.Context) (*mux.Link, error) {
 			w.mu.Unlock()
 			return nil, net.ErrClosed
 		}
+		if ctx.Err() != nil { // also where a link is there
+			w.mu.Unlock()
+			return nil, w.ended(ctx)
+		}
 		if takes(w.current) {
 			defer w.mu.Unlock()
 			return w.current.Link(), nil

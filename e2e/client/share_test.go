@@ -91,14 +91,25 @@ func TestClose(t *testing.T) {
 		if err == nil {
 			_, err = c.Clusters(ctx)
 		}
-		return errors.Join(err, c.Close()) // which ends the connection as well
+		err = errors.Join(err, c.Close()) // which ends the connection as well
+		if conn != nil {
+			err = errors.Join(err, conn.Close()) // and its deadline
+		}
+		return err
 	}
 	t.Run(fmt.Sprintf("N4: nothing is left of a client that was closed: no goroutine, no file and no memory, over %d of them", cycles), func(t *testing.T) {
 		before := goleak.IgnoreCurrent()
 		for range cycles / 10 { // what is made once is there
 			must(t, cycle())
 		}
-		files, memory := used(t)
+		var files int
+		var memory uint64
+		must(t, testbed.Poll(ctx, "the targets of other tests to be gone", func(context.Context) error {
+			if files, memory = used(t); files >= cycles/2 {
+				return fmt.Errorf("%d files are open", files)
+			}
+			return nil
+		}))
 		for range cycles {
 			must(t, cycle())
 		}

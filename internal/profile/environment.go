@@ -40,7 +40,7 @@ func EnvironmentCredential(hub string) (Profile, error) {
 		Token: os.Getenv(EnvironmentToken), TokenFile: os.Getenv(EnvironmentTokenFile), TokenCommand: os.Getenv(EnvironmentTokenCommand),
 		CertFile: os.Getenv(EnvironmentClientCert), KeyFile: os.Getenv(EnvironmentClientKey),
 	}
-	if err := p.validateCredential(); err != nil {
+	if err := p.CheckCredential(); err != nil {
 		return Profile{}, errors.New("CULVERT_TOKEN, CULVERT_TOKEN_FILE, CULVERT_TOKEN_COMMAND, CULVERT_CLIENT_CERT with CULVERT_CLIENT_KEY: give one of them")
 	}
 	return p, nil

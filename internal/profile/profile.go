@@ -121,10 +121,11 @@ func (p Profile) Validate() error {
 	if u, err := url.Parse(p.Proxy.URL); p.Proxy.URL != "" && err == nil && u.User != nil {
 		wrong("proxy.url: this file holds no secret: put user:password into proxy.credentialsFile")
 	}
-	return errors.Join(append(problems, p.validateCredential())...)
+	return errors.Join(append(problems, p.CheckCredential())...)
 }
 
-func (p Profile) validateCredential() error {
+// CheckCredential refuses more than one credential, and half of one.
+func (p Profile) CheckCredential() error {
 	kinds := 0
 	for _, set := range []bool{p.Token != "", p.TokenFile != "", p.TokenCommand != "", p.OIDC != nil, p.CertFile != "" || p.KeyFile != ""} {
 		if set {
@@ -132,7 +133,7 @@ func (p Profile) validateCredential() error {
 		}
 	}
 	if kinds > 1 {
-		return errors.New("tokenFile, tokenCommand, oidc, certFile: give one of them")
+		return errors.New("token, tokenFile, tokenCommand, oidc, certFile: give one of them")
 	}
 	if (p.CertFile == "") != (p.KeyFile == "") {
 		return errors.New("certFile, keyFile: each is of no use without the other")
