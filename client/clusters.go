@@ -224,7 +224,7 @@ const maxAnswer = 64 << 20
 func (c *Client) ask(ctx context.Context, path, cluster string, into any) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	res, err := c.get(ctx, path, "", cluster)
+	res, err := c.get(ctx, path, "", cluster) //nolint:bodyclose // discard does
 	if err != nil {
 		return err
 	}

@@ -120,7 +120,7 @@ func (c *Client) open(ctx context.Context, to Addr, req mux.Request) (*mux.Sessi
 		if err == nil {
 			return s, nil
 		}
-		e, again := c.opened(link, to, req, err)
+		again, e := c.opened(link, to, req, err)
 		if !again || attempt == maxAttempts {
 			return nil, e
 		}
@@ -131,21 +131,21 @@ func (c *Client) open(ctx context.Context, to Addr, req mux.Request) (*mux.Sessi
 const maxAttempts = 2
 
 // opened says why a session was not opened, and whether another link may do better.
-func (c *Client) opened(link *mux.Link, to Addr, req mux.Request, err error) (e error, again bool) {
+func (c *Client) opened(link *mux.Link, to Addr, req mux.Request, err error) (again bool, failure error) {
 	refused, ok := errors.AsType[*mux.Error](err)
 	if !ok {
-		return c.about(to, err), false
+		return false, c.about(to, err)
 	}
 	out := fromMux("dial", to.Cluster, to.Address, refused)
 	out.RequestID = req.RequestID
 	switch {
 	case refused.Code == wire.CodeUnauthenticated && refused.Hop == wire.HopHub:
 		c.way.refused(link)
-		return out, c.set.tokens != nil
+		return c.set.tokens != nil, out
 	case refused.Refused && out.Code == LinkLost:
-		return out, true // nobody has acted on it
+		return true, out // nobody has acted on it
 	}
-	return out, false
+	return false, out
 }
 
 // bounded gives ctx an end where it has none.

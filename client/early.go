@@ -103,7 +103,7 @@ func (e *early) open(ctx context.Context, req mux.Request) (*mux.Session, *mux.L
 		if err == nil {
 			return s, link, nil
 		}
-		failure, again := e.client.opened(link, e.to, req, err)
+		again, failure := e.client.opened(link, e.to, req, err)
 		if !again || attempt == maxAttempts {
 			return nil, nil, failure
 		}

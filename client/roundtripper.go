@@ -148,7 +148,7 @@ func (c *Client) dialHub(ctx context.Context) (net.Conn, error) {
 		if err == nil {
 			return &conn{Session: s, to: to}, nil
 		}
-		failure, again := c.opened(link, to, req, err)
+		again, failure := c.opened(link, to, req, err)
 		if !again || attempt == maxAttempts {
 			return nil, failure
 		}

@@ -19,7 +19,7 @@ import (
 func addonManifests(t *testing.T) map[string][]byte {
 	t.Helper()
 	found := map[string][]byte{}
-	for _, document := range strings.Split(read(t, filepath.Join(root, "deploy", "ocm", "addon.yaml")), "\n---\n") {
+	for document := range strings.SplitSeq(read(t, filepath.Join(root, "deploy", "ocm", "addon.yaml")), "\n---\n") {
 		var template struct {
 			metav1.TypeMeta
 

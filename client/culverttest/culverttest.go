@@ -237,7 +237,7 @@ func named(cluster string, api http.Handler) http.Handler {
 func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	text := fmt.Sprintf("%s %s as %s at %s\n", r.Method, r.URL.RequestURI(), r.Header.Get("Impersonate-User"), r.Header.Get("Culvert-Test-Cluster"))
-	_, _ = io.WriteString(w, text) // who went away needs no answer
+	_, _ = io.WriteString(w, text) //nolint:gosec // plain text; who went away needs no answer
 }
 
 // await waits until every agent is connected.

@@ -57,7 +57,7 @@ It puts load on the hub, the agent and the server for as long as it runs.`,
 			}
 			return errors.Join(checkDestination(args[0], append(args, "any:1")[1]), o.check(len(args) == 2))
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+		RunE: o.run,
 	}
 	o.caller.bind(cmd)
 	o.caller.bindInsecure(cmd)

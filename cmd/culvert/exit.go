@@ -11,7 +11,7 @@ import (
 
 // explain is the exit code and the line of an error.
 func explain(ctx context.Context, err error) (code int, text string) {
-	if ended, ok := errors.AsType[*commandEnded](err); ok {
+	if ended, ok := errors.AsType[*commandEndedError](err); ok {
 		return ended.code, "" // it has said why
 	}
 	if ctx.Err() != nil {

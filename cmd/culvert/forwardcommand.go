@@ -13,15 +13,15 @@ import (
 	"github.com/culvertdev/culvert/internal/forward"
 )
 
-// commandEnded is the end of a command that culvert ran and that has failed. Its exit
+// commandEndedError is the end of a command that culvert ran and that has failed. Its exit
 // code is that of the command or, where a signal ended it, 128 and the signal's number,
 // as a shell has it.
-type commandEnded struct {
+type commandEndedError struct {
 	code int
 }
 
 // Error says what the command has not said itself.
-func (e *commandEnded) Error() string {
+func (e *commandEndedError) Error() string {
 	return fmt.Sprintf("the command ended with exit code %d", e.code)
 }
 
@@ -65,7 +65,7 @@ func commandError(err error) error {
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		code = 128 + int(status.Signal())
 	}
-	return &commandEnded{code: code}
+	return &commandEndedError{code: code}
 }
 
 // listenerEnv names the listeners for a command.

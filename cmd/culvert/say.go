@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,7 +70,7 @@ func (s *said) Handle(_ context.Context, r slog.Record) error {
 
 // WithAttrs implements [slog.Handler].
 func (s *said) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &said{to: s.to, attrs: append(s.attrs[:len(s.attrs):len(s.attrs)], attrs...)}
+	return &said{to: s.to, attrs: append(slices.Clip(s.attrs), attrs...)}
 }
 
 // WithGroup implements [slog.Handler]; a line for people has none.

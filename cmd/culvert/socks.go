@@ -53,7 +53,7 @@ ends with it and with its exit code.`,
 			}
 			return o.report.check()
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+		RunE: o.run,
 	}
 	o.caller.bind(cmd)
 	o.caller.bindInsecure(cmd)

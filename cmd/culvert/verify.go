@@ -71,7 +71,7 @@ the exit code is that of the first failure.`,
 				return errors.New("want at most one argument, the cluster")
 			}
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+		RunE: o.run,
 	}
 	o.caller.bind(cmd)
 	o.caller.bindInsecure(cmd)

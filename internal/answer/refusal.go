@@ -11,9 +11,9 @@ import (
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
-// Refusal is an answer to a program that is no success: of a hub, or of what a hub leads
+// RefusalError is an answer to a program that is no success: of a hub, or of what a hub leads
 // to. Its message is for people.
-type Refusal struct {
+type RefusalError struct {
 	// Status is the HTTP status.
 	Status int
 	// Code and Hop are those of a hub's own error; empty in the answer of a target.
@@ -22,11 +22,12 @@ type Refusal struct {
 	Reason, Message string
 }
 
-func (r *Refusal) Error() string { return r.Message }
+// Error says what is wrong.
+func (r *RefusalError) Error() string { return r.Message }
 
 // Read reads an answer that is no success, whose body is text.
-func Read(res *http.Response, text []byte) *Refusal {
-	r := &Refusal{Status: res.StatusCode, Message: fmt.Sprintf("the answer is %s and not of a hub", res.Status)}
+func Read(res *http.Response, text []byte) *RefusalError {
+	r := &RefusalError{Status: res.StatusCode, Message: fmt.Sprintf("the answer is %s and not of a hub", res.Status)}
 	var status metav1.Status
 	if json.Unmarshal(text, &status) != nil || status.Kind != "Status" || status.Message == "" {
 		return r

@@ -25,8 +25,10 @@ type Source interface {
 // its file or program gives none. It never has a token in it.
 type Error struct{ Err error }
 
+// Error says what is wrong.
 func (e *Error) Error() string { return e.Err.Error() }
 
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Static is a token that is there, such as one of the environment.

@@ -47,8 +47,7 @@ func listen(ctx context.Context, network, address string) (net.Listener, error) 
 	}
 	ln, err := new(net.ListenConfig).Listen(ctx, network, address)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
+		if op, ok := errors.AsType[*net.OpError](err); ok {
 			err = op.Err // which does not repeat the address
 		}
 		if errors.Is(err, syscall.EADDRINUSE) {

@@ -136,7 +136,7 @@ func (s *Server) accept(ctx context.Context, l Listener, running *sync.WaitGroup
 			s.start(ctx, l, conn, running)
 			continue
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // told to end, the error is the consequence
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept on %v: %w", l.Addr(), err)
 		}

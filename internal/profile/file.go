@@ -210,6 +210,7 @@ func Update(ctx context.Context, path string, change func(*File) error) (err err
 // MissingError says that there is no profile of a name, or none at all.
 type MissingError struct{ Name string }
 
+// Error says what is wrong.
 func (e *MissingError) Error() string {
 	if e.Name == "" {
 		return "no hub is named: run culvert login https://HUB first, or set CULVERT_HUB"

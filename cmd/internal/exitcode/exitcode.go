@@ -73,8 +73,10 @@ type Error struct {
 	Complete bool
 }
 
+// Error says what is wrong.
 func (e *Error) Error() string { return e.Err.Error() }
 
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Exit is e's code.
@@ -104,7 +106,7 @@ func Of(err error) int {
 	if errors.As(err, new(*credential.Error)) {
 		return Unauthenticated
 	}
-	if refusal, ok := errors.AsType[*answer.Refusal](err); ok {
+	if refusal, ok := errors.AsType[*answer.RefusalError](err); ok {
 		return ofRefusal(refusal)
 	}
 	if e, ok := errors.AsType[*client.Error](err); ok {
@@ -151,7 +153,7 @@ func of(code, hop string) int {
 
 // ofRefusal is the code of an answer over HTTP: of the hub by its own code, of a target
 // by the status.
-func ofRefusal(r *answer.Refusal) int {
+func ofRefusal(r *answer.RefusalError) int {
 	if r.Code != "" {
 		return of(r.Code, r.Hop)
 	}
@@ -173,7 +175,7 @@ func ofRefusal(r *answer.Refusal) int {
 // Line is what is said of an error: one line that says what is wrong and what to do. Only
 // what a hub says in several lines, which are there to be pasted, stays as it is.
 func Line(err error) string {
-	if refusal, ok := errors.AsType[*answer.Refusal](err); ok && strings.Contains(refusal.Message, "\n") {
+	if refusal, ok := errors.AsType[*answer.RefusalError](err); ok && strings.Contains(refusal.Message, "\n") {
 		return err.Error()
 	}
 	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")

@@ -44,7 +44,7 @@ func TestOf(t *testing.T) {
 		{at(client.ConnectionRefused, client.HopTarget), Target}, {at(client.Unreachable, client.HopAgent), Target}, {at(client.DeadlineExceeded, client.HopTarget), Target},
 		{at(client.Internal, client.HopHub), Failure},
 		{&fault.Error{Hop: wire.HopAgent, Code: wire.CodeConnectionRefused}, Target}, {&fault.Error{Hop: wire.HopHub, Code: wire.CodeDraining}, Unavailable},
-		{&answer.Refusal{Status: 403, Code: "unauthenticated", Hop: "hub"}, Unauthenticated}, {&answer.Refusal{Status: 404}, NotFound}, {&answer.Refusal{Status: 418}, Failure},
+		{&answer.RefusalError{Status: 403, Code: "unauthenticated", Hop: "hub"}, Unauthenticated}, {&answer.RefusalError{Status: 404}, NotFound}, {&answer.RefusalError{Status: 418}, Failure},
 		{context.Canceled, Interrupted},
 	} {
 		if got := Of(tt.err); got != tt.want {
@@ -64,7 +64,7 @@ func TestLine(t *testing.T) {
 		"a; b": errors.Join(errors.New("a"), errors.New("b")),
 		"said": &Error{Code: HubUnreachable, Err: errors.New("said"), Complete: true},
 		"gone: check that the hub runs, and its address (culvert profiles show)": &Error{Code: HubUnreachable, Err: errors.New("gone")},
-		"paste:\n- this":    &answer.Refusal{Status: 409, Message: "paste:\n- this"},
+		"paste:\n- this":    &answer.RefusalError{Status: 409, Message: "paste:\n- this"},
 		"run culvert login": &credential.Error{Err: errors.New("run culvert login")},
 	} {
 		if got := Line(err); got != want {

@@ -132,8 +132,10 @@ func refusal(res *http.Response, text []byte) error {
 // CallError says why the cluster could not be asked.
 type CallError struct{ Err error }
 
+// Error says what is wrong.
 func (e *CallError) Error() string { return e.Err.Error() }
 
+// Unwrap returns the cause.
 func (e *CallError) Unwrap() error { return e.Err }
 
 // ParseAccount reads NAMESPACE/NAME of a service account.

@@ -61,7 +61,7 @@ func NewLogin(issuer, clientID, tokenURL, idToken, refreshToken string) (Login, 
 
 // Save writes the login to its file, whose folder it makes.
 func (l Login) Save(path string) error {
-	text, err := json.Marshal(l)
+	text, err := json.Marshal(l) //nolint:gosec // it is what the file is for
 	if err != nil {
 		return err
 	}

@@ -195,7 +195,7 @@ type Authority struct {
 // Hub is what the front end administers. All methods are safe for concurrent
 // use. who is the name of the administrator, for records and logs. Errors are a
 // *fault.Error where the caller may see the cause; any other is an internal one.
-type Hub interface {
+type Hub interface { //nolint:interfacebloat // a method for each thing that there is to administer
 	// ListTokens returns every token that is kept, the oldest first.
 	ListTokens(ctx context.Context) ([]Token, error)
 	// CreateToken makes a token.

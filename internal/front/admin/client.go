@@ -68,8 +68,10 @@ type UnreachableError struct {
 	err  error
 }
 
+// Error says what is wrong.
 func (e *UnreachableError) Error() string { return e.text }
 
+// Unwrap returns the cause.
 func (e *UnreachableError) Unwrap() error { return e.err }
 
 // CallError says why a hub elsewhere could not be asked.
@@ -78,8 +80,10 @@ type CallError struct {
 	Err error
 }
 
+// Error says what is wrong.
 func (e *CallError) Error() string { return fmt.Sprintf("ask the hub at %s: %v", e.Hub, e.Err) }
 
+// Unwrap returns the cause.
 func (e *CallError) Unwrap() error { return e.Err }
 
 // NewHTTPSClient calls a hub at its URL, such as https://hub.example.com:8443,

@@ -45,7 +45,7 @@ func connect(t *testing.T, hub *culverttest.Hub, metadata ...string) (*tunnel.Co
 	defer cancel()
 	conn, err := tunnel.Connect(ctx, tunnel.DialerConfig{
 		Address: strings.TrimPrefix(hub.URL, "https://"), Protocol: tunnel.ClientProtocol,
-		TLS:      func() *tls.Config { return &tls.Config{RootCAs: pool} }, //nolint:gosec // Connect sets the least version
+		TLS:      func() *tls.Config { return &tls.Config{RootCAs: pool} },
 		Metadata: func(context.Context) ([]string, error) { return metadata, nil },
 		Mux:      mux.Config{Hop: wire.HopClient}, Logger: slog.New(slog.DiscardHandler),
 	})

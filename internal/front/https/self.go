@@ -314,8 +314,8 @@ func (h *Handler) askVersion(ctx context.Context, v *visit, path string) (string
 	var says struct {
 		Version string `json:"gitVersion"`
 	}
-	if json.Unmarshal(body, &says) != nil {
-		return "", nil // of a path that says nothing of it
+	if err := json.Unmarshal(body, &says); err != nil {
+		says.Version = "" // a path that says nothing of it will do for a measurement
 	}
 	return says.Version, nil
 }

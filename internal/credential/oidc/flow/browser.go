@@ -28,7 +28,7 @@ type answered struct {
 
 // Browser logs in with a browser on this machine. show gets the URL that it has to open.
 // The provider sends it back to http://127.0.0.1:port/callback; port 0 is any.
-func Browser(ctx context.Context, config oidc.Config, port int, show func(url string)) (oidc.Login, error) {
+func Browser(ctx context.Context, config oidc.Config, port int, show func(url string)) (_ oidc.Login, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, loginTime, fmt.Errorf("nobody logged in within %v", loginTime))
 	defer cancel()
 	l, err := begin(ctx, config)
@@ -54,7 +54,9 @@ func Browser(ctx context.Context, config oidc.Config, port int, show func(url st
 		if server.Shutdown(grace) != nil {
 			_ = server.Close() // a browser that keeps the connection
 		}
-		<-ended
+		if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+			err = errors.Join(err, served)
+		}
 	}()
 	show(l.oauth2.AuthCodeURL(state, append(l.options, oauth2.S256ChallengeOption(verifier), goidc.Nonce(nonce))...))
 	var got answered
