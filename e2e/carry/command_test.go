@@ -142,8 +142,7 @@ func output(cmd *exec.Cmd) (string, error) {
 
 // exitCode is that of a command that has failed.
 func exitCode(err error) int {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exit.ExitCode()
 	}
 	return -1

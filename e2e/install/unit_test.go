@@ -72,7 +72,7 @@ func environmentFile(t *testing.T, path string) map[string]string {
 func (u unit) commandLine(t *testing.T, environment map[string]string) []string {
 	t.Helper()
 	var args []string
-	for _, word := range strings.Fields(u.service(t, "ExecStart")) {
+	for word := range strings.FieldsSeq(u.service(t, "ExecStart")) {
 		if name, ok := strings.CutPrefix(word, "$"); ok {
 			args = append(args, strings.Fields(environment[name])...)
 			continue
