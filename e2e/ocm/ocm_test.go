@@ -315,7 +315,7 @@ func ignoreExisting(_ string, err error) error {
 func (w *world) render(ctx context.Context, t *testing.T) *appsv1.Deployment {
 	t.Helper()
 	var deployment appsv1.Deployment
-	t.Run("K11,O10: OCM's addon manager renders the agent: variables, nodes, proxy, image and namespace", func(t *testing.T) {
+	t.Run("K11: OCM's addon manager renders the agent: variables, nodes, proxy, image and namespace", func(t *testing.T) {
 		must(t, w.management.Apply(ctx, ocmObjects+"---\n"+klusterlet))
 		_, err := w.management.Kubectl(ctx, "patch", "placementdecision", "culvert-decision-1", "--namespace", "culvert-addon",
 			"--subresource=status", "--type=merge", "--patch", decision)
