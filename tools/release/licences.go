@@ -19,12 +19,14 @@ var licenceFile = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([
 
 // listed is what go list -json says of a package.
 type listed struct {
-	Dir      string
-	Standard bool
+	Dir      string `json:"Dir"`
+	Standard bool   `json:"Standard"`
 	Module   *struct {
-		Path, Version, Dir string
-		Main               bool
-	}
+		Path    string `json:"Path"`
+		Version string `json:"Version"`
+		Dir     string `json:"Dir"`
+		Main    bool   `json:"Main"`
+	} `json:"Module"`
 }
 
 // licences is the text that goes with binaries: every licence of what is linked
