@@ -178,21 +178,49 @@ func (w *watch) end(ctx context.Context) error {
 // kubectlWatch is a running "kubectl get -w".
 type kubectlWatch struct {
 	result chan error
-	stderr bytes.Buffer // read only after the result
+	log    watchLog
 }
 
-// startKubectlWatch starts kubectl and waits until it has shown the first object.
+// watchLog is kubectl's log, which tells when its watch was answered. It is read only
+// after kubectl's end.
+type watchLog struct {
+	text     bytes.Buffer  // not embedded: its ReadFrom would take what Write has to see
+	answered chan struct{} // closed then
+}
+
+// Write takes what kubectl says, a line at a time or more.
+func (l *watchLog) Write(p []byte) (int, error) {
+	n, err := l.text.Write(p)
+	for line := range bytes.Lines(l.text.Bytes()) {
+		if bytes.Contains(line, []byte("watch=true")) && bytes.Contains(line, []byte("200 OK")) {
+			select {
+			case <-l.answered:
+			default:
+				close(l.answered)
+			}
+		}
+	}
+	return n, err
+}
+
+// startKubectlWatch starts kubectl and waits until it has shown the first object and its
+// watch was answered: between the two it has a list alone, whose repetition is no watch.
 func startKubectlWatch(ctx context.Context, t *testing.T, kubectl testbed.Kubectl) *kubectlWatch {
 	t.Helper()
-	k := &kubectlWatch{result: make(chan error, 1)}
-	cmd := kubectl.Command(ctx, "get", "configmaps", "-w", "-o", "name")
-	cmd.Stderr = &k.stderr
+	k := &kubectlWatch{result: make(chan error, 1), log: watchLog{answered: make(chan struct{})}}
+	cmd := kubectl.Command(ctx, "get", "configmaps", "-w", "-o", "name", "-v=6")
+	cmd.Stderr = &k.log
 	stdout, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
 	first, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil || strings.TrimSpace(first) != "configmap/first" {
 		t.Fatalf("kubectl get -w = %q, %v", first, err)
+	}
+	select {
+	case <-k.log.answered:
+	case <-ctx.Done():
+		t.Fatal("kubectl's watch was not answered")
 	}
 	go func() { k.result <- cmd.Wait() }()
 	return k
@@ -205,9 +233,9 @@ func (k *kubectlWatch) wait(t *testing.T) (int, string) {
 	var exit interface{ ExitCode() int }
 	switch {
 	case err == nil:
-		return 0, k.stderr.String()
+		return 0, k.log.text.String()
 	case errors.As(err, &exit) && exit.ExitCode() >= 0:
-		return exit.ExitCode(), k.stderr.String()
+		return exit.ExitCode(), k.log.text.String()
 	default:
 		t.Fatalf("kubectl get -w did not end by itself: %v", err)
 		return 0, ""
