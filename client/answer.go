@@ -10,15 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/culvertdev/culvert/internal/version"
 )
 
-// errClosed is what a closed client is asked for.
-var errClosed = net.ErrClosed
-
-func versionOf() string { return version.String() }
-
+// ignoreClosed drops what closing says about a body that is closed already.
 func ignoreClosed(err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return nil
@@ -31,7 +25,7 @@ const maxStatus = 64 << 10
 
 // asError gives an error the form that callers see.
 func asError(op, cluster string, err error) error {
-	if _, ok := errors.AsType[*Error](err); ok || errors.Is(err, errClosed) {
+	if _, ok := errors.AsType[*Error](err); ok || errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	out := &Error{Op: op, Code: LinkLost, Hop: HopTunnel, Cluster: cluster, Err: err}

@@ -7,9 +7,13 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net"
 	"net/http"
 	"reflect"
 	"time"
+
+	"github.com/culvertdev/culvert/internal/tunnel"
+	"github.com/culvertdev/culvert/internal/version"
 )
 
 // Cluster is one whose Kubernetes API the caller may reach.
@@ -64,7 +68,7 @@ type ClusterEvent struct {
 func (c *Client) WatchClusters(ctx context.Context) iter.Seq2[ClusterEvent, error] {
 	return func(yield func(ClusterEvent, error) bool) {
 		known := map[string]Cluster{}
-		pause := newBackoff(failInterval)
+		pause := tunnel.NewBackoff(failInterval)
 		for {
 			began := time.Now()
 			err := c.watchOnce(ctx, known, yield)
@@ -79,7 +83,7 @@ func (c *Client) WatchClusters(ctx context.Context) iter.Seq2[ClusterEvent, erro
 				yield(ClusterEvent{}, err)
 				return
 			}
-			if errors.Is(err, errClosed) {
+			if errors.Is(err, net.ErrClosed) {
 				yield(ClusterEvent{}, err)
 				return
 			}
@@ -210,7 +214,7 @@ func (c *Client) Ping(ctx context.Context, cluster string) (Ping, error) {
 	if err != nil {
 		return Ping{}, err
 	}
-	p := Ping{Cluster: cluster, ClientVersion: versionOf()}
+	p := Ping{Cluster: cluster, ClientVersion: version.String()}
 	if p.Hub, err = link.Ping(ctx); err != nil {
 		return Ping{}, Addr{Cluster: cluster}.explain("ping", err)
 	}

@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"github.com/culvertdev/culvert/internal/credential"
 	"github.com/culvertdev/culvert/internal/mux"
 	"github.com/culvertdev/culvert/internal/tunnel"
@@ -20,10 +18,9 @@ import (
 const (
 	// attemptTime bounds one attempt to connect, with the credential that it takes.
 	attemptTime = 3 * time.Minute
-	// The waits between attempts are random between 0 and twice the interval, which
-	// doubles: to absentInterval while nothing listens at the hub's address, which
-	// costs nobody anything, and to failInterval else.
-	firstInterval  = 50 * time.Millisecond
+	// The waits between attempts, of tunnel.NewBackoff, grow to absentInterval while
+	// nothing listens at the hub's address, which costs nobody anything, and to
+	// failInterval else.
 	absentInterval = time.Second
 	failInterval   = 15 * time.Second
 	// leastWait is between two attempts, however many ask for one.
@@ -161,7 +158,7 @@ func (w *way) ended(ctx context.Context) *Error {
 
 // keep connects and reconnects until close.
 func (w *way) keep() {
-	absent, failing := newBackoff(absentInterval), newBackoff(failInterval)
+	absent, failing := tunnel.NewBackoff(absentInterval), tunnel.NewBackoff(failInterval)
 	var downSince time.Time // zero unless a connection was lost
 	for w.life.Err() == nil {
 		began := time.Now()
@@ -188,7 +185,7 @@ func (w *way) keep() {
 		if why != nil && w.life.Err() == nil {
 			w.log.Warn("lost the connection to the hub, connecting again", "hub", w.cfg.Address, "reason", why)
 			downSince = time.Now()
-			w.pause(began, absent.NextBackOff())
+			w.pause(downSince, absent.NextBackOff()) // so that not all come back at once
 		}
 	}
 }
@@ -383,15 +380,4 @@ func (w *way) close() error {
 	w.mu.Unlock()
 	w.tasks.Wait()
 	return nil
-}
-
-// newBackoff gives random waits of 0 to 2 x interval, doubling up to limit.
-func newBackoff(limit time.Duration) *backoff.ExponentialBackOff {
-	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(firstInterval),
-		backoff.WithMultiplier(2),
-		backoff.WithRandomizationFactor(1),
-		backoff.WithMaxInterval(limit),
-		backoff.WithMaxElapsedTime(0),
-	)
 }

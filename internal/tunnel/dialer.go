@@ -86,7 +86,7 @@ func (d *Dialer) Conn() grpc.ClientConnInterface {
 // Run connects and reconnects until ctx ends, which drops the link at once.
 // For an orderly end call Shutdown first.
 func (d *Dialer) Run(ctx context.Context) error {
-	absent, failing := newBackoff(absentInterval), newBackoff(failInterval)
+	absent, failing := NewBackoff(absentInterval), NewBackoff(failInterval)
 	down := time.Now()
 	var reported time.Time
 	for {
@@ -122,8 +122,9 @@ func (d *Dialer) Run(ctx context.Context) error {
 	}
 }
 
-// newBackoff gives random waits of 0 to 2 x interval, doubling up to limit.
-func newBackoff(limit time.Duration) *backoff.ExponentialBackOff {
+// NewBackoff gives random waits between attempts to reach a hub, from 0 to twice an interval
+// that begins with 50 ms and doubles up to limit. It never gives up.
+func NewBackoff(limit time.Duration) *backoff.ExponentialBackOff {
 	return backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(firstInterval),
 		backoff.WithMultiplier(2),
