@@ -31,7 +31,20 @@ type benchTarget struct {
 }
 
 func (t *benchTarget) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := untimed(ctx)
+	defer cancel()
 	return t.client.DialContext(ctx, t.cluster, "tcp", t.address)
+}
+
+// untimed ends with ctx, and has not its deadline: others who are told of that may say that
+// it is over a moment before it is, which would count as an error.
+func untimed(ctx context.Context) (context.Context, context.CancelFunc) {
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTime)
+	stop := context.AfterFunc(ctx, cancel)
+	return own, func() {
+		stop()
+		cancel()
+	}
 }
 
 // samples is what workers have found.
@@ -117,6 +130,8 @@ func (o *benchOptions) requests(ctx context.Context, c *client.Client, cluster s
 }
 
 func askVersion(ctx context.Context, web *http.Client) error {
+	ctx, cancel := untimed(ctx)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://kubernetes/version", http.NoBody)
 	if err != nil {
 		return err

@@ -60,6 +60,10 @@ func (b *Budget) crowded() bool { return b.queued.Load() > b.limit/4 }
 // bytes: less, the less is left, so that there is always some for the next one.
 func (b *Budget) share() int { return int(max(b.limit-b.used.Load(), 0) / 64) }
 
+// spare returns how much a window may grow by, in bytes: sessions that are fast leave half
+// of the budget, but for what is theirs while it is short, to the next ones.
+func (b *Budget) spare() int { return max(int(b.limit/2-b.used.Load()), b.share()) }
+
 // exhausted tells that not even the least windows of more sessions can be
 // afforded.
 func (b *Budget) exhausted() bool { return b.used.Load() >= b.limit+b.limit/2 }

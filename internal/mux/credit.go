@@ -71,6 +71,7 @@ func (s *Session) grant() {
 	}
 	outstanding := int64(s.recvLimit - s.readOff)
 	want := int64(s.fairWindow(time.Now())) - outstanding
+	want = min(want, max(int64(cfg.InitialWindow)-outstanding, int64(cfg.Budget.spare())))
 	if want <= 0 {
 		return
 	}

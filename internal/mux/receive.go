@@ -206,6 +206,9 @@ func (s *Session) handleStop() {
 	s.dropQueued()
 	s.finQueued = true // answers with FIN at what was sent
 	s.writable.Broadcast()
+	if s.interruption != nil {
+		s.interruption.start()
+	}
 	s.schedule()
 }
 

@@ -49,19 +49,20 @@ type Session struct {
 	opened  bool          // own: OPENED came
 	cancel  context.CancelCauseFunc
 
-	writable   sync.Cond
-	sendQ      fifo
-	sendOff    wire.Offset
-	sendLimit  wire.Offset
-	deficit    int
-	littleAt   wire.Offset // recvOff when it last sent something small
-	finQueued  bool        // no more writes; FIN follows the queue
-	finSent    bool
-	stopRecv   bool // the peer reads no more
-	writeUntil deadline
-	began      time.Duration // when it began, by the link's clock
-	stalledAt  time.Duration // since when bytes wait for credit alone; 0 when none do
-	ended      func(SessionStats, error)
+	writable     sync.Cond
+	sendQ        fifo
+	sendOff      wire.Offset
+	sendLimit    wire.Offset
+	deficit      int
+	littleAt     wire.Offset // recvOff when it last sent something small
+	finQueued    bool        // no more writes; FIN follows the queue
+	finSent      bool
+	stopRecv     bool          // the peer reads no more
+	interruption *interruption // of the ReadFrom under way; nil when there is none
+	writeUntil   deadline
+	began        time.Duration // when it began, by the link's clock
+	stalledAt    time.Duration // since when bytes wait for credit alone; 0 when none do
+	ended        func(SessionStats, error)
 
 	readable   sync.Cond
 	pump       *pump // nil when none is under way

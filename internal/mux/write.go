@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc/mem"
 
@@ -67,10 +69,21 @@ func (s *Session) enqueue(b mem.Buffer) error {
 // ReadFrom implements [io.ReaderFrom]: it reads into the buffers that are sent,
 // without a copy. The buffer grows while r fills it; from a socket that is quiet
 // no buffer is held at all.
+//
+// It ends when the peer reads no more, with an error that is [syscall.EPIPE], also
+// while it waits for an r that has read deadlines, whose deadline is past then.
 func (s *Session) ReadFrom(r io.Reader) (int64, error) {
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
 	in := newSource(r)
+	if w, ok := r.(waiting); ok {
+		i := &interruption{of: w}
+		s.setInterruption(i)
+		defer func() {
+			s.setInterruption(nil)
+			i.running.Wait()
+		}()
+	}
 	var total int64
 	size := firstTail
 	for {
@@ -96,10 +109,43 @@ func (s *Session) ReadFrom(r io.Reader) (int64, error) {
 		if errors.Is(rerr, io.EOF) {
 			return total, nil
 		}
+		if errors.Is(rerr, os.ErrDeadlineExceeded) && s.isStopped() {
+			return total, errStopped
+		}
 		if rerr != nil {
 			return total, rerr
 		}
 	}
+}
+
+// waiting is a source whose Read can be made to end.
+type waiting interface{ SetReadDeadline(t time.Time) error }
+
+// interruption ends the wait of a ReadFrom for bytes that nobody wants any more.
+type interruption struct {
+	of      waiting
+	running sync.WaitGroup
+}
+
+// start returns at once: the source may be a session, whose lock its caller may hold.
+func (i *interruption) start() {
+	i.running.Go(func() { _ = i.of.SetReadDeadline(time.Unix(1, 0)) }) // fails where its Read fails, too
+}
+
+// setInterruption says what is to be interrupted, nil when nothing is.
+func (s *Session) setInterruption(i *interruption) {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	s.interruption = i
+	if i != nil && s.stopRecv {
+		i.start()
+	}
+}
+
+func (s *Session) isStopped() bool {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	return s.stopRecv
 }
 
 // fitting returns what was read in a buffer that is not much larger; it takes buf

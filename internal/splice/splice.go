@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/culvertdev/culvert/internal/mux"
 	"github.com/culvertdev/culvert/internal/wire"
@@ -18,6 +19,13 @@ import (
 type Conn interface {
 	net.Conn
 	CloseWrite() error
+}
+
+// muxed is a session, or a client's connection, which has one: its peer can be told that
+// nobody reads, and why it ends.
+type muxed interface {
+	CloseRead() error
+	Reset(code wire.Code, hop wire.Hop, message string)
 }
 
 // Result says how a splice went.
@@ -32,6 +40,10 @@ type Result struct {
 // The end of a direction is passed on as a half-close. When a side fails, the
 // other is reset: a [*mux.Session] with hop and the reason, a TCP connection with
 // RST, also one that is below others with a method NetConn.
+//
+// When nobody reads one side any more, what the other sends is discarded, so that it can
+// read to its own end what is still on its way there, as after the close of a TCP
+// connection; it has lingerTime for that after the last of it, and is reset then.
 func Join(a, b Conn, hop wire.Hop) Result {
 	j := &joint{hop: hop}
 	var r Result
@@ -76,10 +88,18 @@ func isSession(c Conn) bool {
 	return ok
 }
 
+// lingerTime is how long a peer may go on to send to a side that nobody reads once it has
+// got everything itself. An end that comes at once could destroy what it has yet to read.
+const lingerTime = 5 * time.Second
+
 // joint is what the directions have in common.
 type joint struct {
 	hop   wire.Hop
 	reset sync.Once
+
+	mu         sync.Mutex // guards what follows
+	over       bool       // one direction is
+	discarding Conn       // nil where nothing is
 }
 
 // half copies one direction to its end and then calls done. A session on either
@@ -87,7 +107,11 @@ type joint struct {
 // memory while nothing moves; as the source it needs no goroutine either, and half
 // returns at once.
 func (j *joint) half(dst, src Conn, done func(int64, error)) {
-	over := func(n int64, err error) { done(n, j.end(dst, src, err)) }
+	over := func(n int64, err error) {
+		err = j.end(dst, src, err)
+		j.oneIsOver()
+		done(n, err)
+	}
 	if s, ok := src.(*mux.Session); ok {
 		s.Pump(dst, over)
 		return
@@ -107,9 +131,10 @@ func (j *joint) end(dst, src Conn, err error) error {
 		return ignoreClosed(dst.CloseWrite())
 	case errors.Is(err, syscall.EPIPE):
 		// The reader at dst went away; the other direction may go on.
-		if r, ok := src.(interface{ CloseRead() error }); ok {
-			return ignoreClosed(r.CloseRead())
+		if m, ok := src.(muxed); ok {
+			return ignoreClosed(m.CloseRead())
 		}
+		j.discard(src)
 		return nil
 	case errors.Is(err, net.ErrClosed):
 		return nil // the other direction failed and said so
@@ -122,14 +147,41 @@ func (j *joint) end(dst, src Conn, err error) error {
 	}
 }
 
+// discard reads src to its end, or until lingerTime after the other direction is over.
+// The peer of a socket cannot be told that nobody reads: it would wait for ever to send,
+// and never read what goes the other way.
+func (j *joint) discard(src Conn) {
+	j.mu.Lock()
+	j.discarding = src
+	j.setEnd()
+	j.mu.Unlock()
+	_, _ = io.Copy(io.Discard, src) // whatever ends it, there is nobody to tell
+}
+
+// oneIsOver bounds what the other direction discards.
+func (j *joint) oneIsOver() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.over = true
+	if j.discarding != nil {
+		j.setEnd()
+	}
+}
+
+// setEnd sets how long the discarding may take. mu is held.
+func (j *joint) setEnd() {
+	end := time.Time{}
+	if j.over {
+		end = time.Now().Add(lingerTime)
+	}
+	_ = j.discarding.SetReadDeadline(end) // fails where reading fails, too
+}
+
 // abort ends a connection so that its peer does not take the end for a clean
 // one.
 func abort(c Conn, hop wire.Hop, err error) {
-	// A session, or a client's connection, which has one.
-	if s, ok := c.(interface {
-		Reset(code wire.Code, hop wire.Hop, message string)
-	}); ok {
-		s.Reset(codeOf(err), hop, err.Error())
+	if m, ok := c.(muxed); ok {
+		m.Reset(codeOf(err), hop, err.Error())
 	}
 	for below := net.Conn(c); below != nil; {
 		if tcp, ok := below.(interface{ SetLinger(seconds int) error }); ok {

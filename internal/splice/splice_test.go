@@ -8,9 +8,11 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/culvertdev/culvert/internal/mux"
 	"github.com/culvertdev/culvert/internal/mux/muxtest"
 	"github.com/culvertdev/culvert/internal/splice"
 	"github.com/culvertdev/culvert/internal/wire"
@@ -175,6 +177,90 @@ func TestReaderThatGoesAway(t *testing.T) {
 		<-stopped
 		for range w.splices {
 			<-w.results
+		}
+	})
+}
+
+// program is a session of a program, as it has one for a connection, and the server that it
+// leads to; ended gives the result of the splice between.
+func program(t *testing.T) (session *mux.Session, server *net.TCPConn, ended <-chan splice.Result) {
+	t.Helper()
+	server, serverSide := tcpPair(t)
+	session, far := muxtest.New(t).Open(t)
+	result := make(chan splice.Result, 1)
+	go func() { result <- splice.Join(far, serverSide, wire.HopTarget) }()
+	return session, server, result
+}
+
+// TestCallerThatIsGone is about callers that close, as a program's connection does,
+// while the server still sends: what they sent is for the server to read, what it sends
+// is for nobody, and it must not be left alone with that.
+func TestCallerThatIsGone(t *testing.T) {
+	t.Run("N2: an echo that waits to send gets the rest, and then the end", func(t *testing.T) {
+		t.Parallel()
+		session, server, ended := program(t)
+		echoed := make(chan error, 1)
+		var got int64
+		go func() {
+			var err error
+			got, err = io.Copy(server, struct{ io.Reader }{server})
+			echoed <- errors.Join(err, server.Close())
+		}()
+		// Until nothing moves, since nobody reads: then the echo waits to send.
+		var sent int64
+		for block, moving := make([]byte, 64<<10), true; moving; {
+			if err := session.SetWriteDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			n, err := session.Write(block)
+			sent += int64(n)
+			moving = err == nil
+		}
+		if err := session.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-echoed; err != nil || got != sent {
+			t.Errorf("the echo got %d of %d bytes, %v", got, sent, err)
+		}
+		if r := <-ended; r.Err != nil {
+			t.Errorf("the splice: %v", r.Err)
+		}
+	})
+	t.Run("N2: a server that says nothing and stays gets the end, and is not waited for", func(t *testing.T) {
+		t.Parallel()
+		session, server, ended := program(t)
+		if _, err := session.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if err := session.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(server); string(text) != "hello" || err != nil {
+			t.Errorf("the server got %q, %v", text, err)
+		}
+		if r := <-ended; r.Err != nil {
+			t.Errorf("the splice: %v", r.Err)
+		}
+	})
+	t.Run("N2: a server that sends for ever is reset", func(t *testing.T) {
+		t.Parallel()
+		session, server, ended := program(t)
+		sent := make(chan error, 1)
+		go func() {
+			var err error
+			for block := make([]byte, 64<<10); err == nil; {
+				_, err = server.Write(block)
+			}
+			sent <- err
+		}()
+		if err := session.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-sent; !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("the server: %v", err)
+		}
+		if r := <-ended; r.Err != nil {
+			t.Errorf("the splice: %v", r.Err)
 		}
 	})
 }
