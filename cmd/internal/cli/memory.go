@@ -19,8 +19,9 @@ func MemoryFlag(f *pflag.FlagSet, memory *resource.Quantity, def, least int64) {
 }
 
 // LimitMemory makes the garbage collector keep the process to memory, or to def
-// where that is zero. GOMEMLIMIT of the environment, which the runtime has read
-// already, goes before.
+// where that is zero. An eighth is for what the collector does not know: the program
+// itself, and what the system maps for it. GOMEMLIMIT of the environment, which the
+// runtime has read already, goes before, as it is.
 func LimitMemory(memory resource.Quantity, def int64) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -28,5 +29,5 @@ func LimitMemory(memory resource.Quantity, def int64) {
 	if !memory.IsZero() {
 		def = memory.Value()
 	}
-	debug.SetMemoryLimit(def)
+	debug.SetMemoryLimit(def - def/8)
 }
