@@ -128,6 +128,30 @@ func TestClusters(t *testing.T) {
 	}
 }
 
+func TestClustersOfAddresses(t *testing.T) {
+	hub := culverttest.Start(t, culverttest.Config{
+		Clusters: []string{"edge-1", "edge-2", "edge-3"},
+		Policy: `apiVersion: policy.culvert.dev/v1
+kind: Policy
+default: deny
+rules:
+- name: database
+  effect: allow
+  clusters: {names: [edge-1]}
+  tcp: [{hosts: [localhost], ports: ["1"]}]
+- name: others
+  effect: allow
+  users: [somebody]
+  clusters: {names: [edge-2]}
+  tcp: [{hosts: [localhost]}]
+`,
+	})
+	all, err := hub.Client(t).Clusters(t.Context())
+	if err != nil || len(all) != 1 || all[0].Name != "edge-1" {
+		t.Errorf("who may reach one address of edge-1 alone sees %+v, %v", all, err)
+	}
+}
+
 func TestReconnect(t *testing.T) {
 	hub := culverttest.Start(t, culverttest.Config{})
 	l := &counted{Listener: listen(t)}

@@ -16,7 +16,7 @@ import (
 	"github.com/culvertdev/culvert/internal/version"
 )
 
-// Cluster is one whose Kubernetes API the caller may reach.
+// Cluster is one of which the caller may reach something.
 type Cluster struct {
 	Name      string            `json:"name"`
 	Connected bool              `json:"connected"`

@@ -446,6 +446,9 @@ type Agent struct {
 	Sessions int
 }
 
+// AgentsChanged returns what is closed when an agent comes or goes after the call.
+func (s *Server) AgentsChanged() <-chan struct{} { return s.registry.Changed() }
+
 // Agents returns the connected agents, oldest first.
 func (s *Server) Agents() []Agent {
 	var out []Agent

@@ -241,28 +241,23 @@ func echo(w http.ResponseWriter, r *http.Request) {
 }
 
 // await waits until every agent is connected.
-func (h *Hub) await(ctx context.Context, clusters []string) (err error) {
-	c, err := client.New(h.Config())
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	missing := make(map[string]bool, len(clusters))
-	for _, name := range clusters {
-		missing[name] = true
-	}
-	for e, err := range c.WatchClusters(ctx) {
-		if err != nil {
-			return fmt.Errorf("not every agent is connected: %w", err)
+func (h *Hub) await(ctx context.Context, clusters []string) error {
+	for {
+		changed := h.server.AgentsChanged()
+		connected := make(map[string]bool, len(clusters))
+		for _, a := range h.server.Agents() {
+			connected[a.Cluster] = true
 		}
-		if e.Cluster.Connected {
-			delete(missing, e.Cluster.Name)
-		}
+		missing := slices.DeleteFunc(slices.Clone(clusters), func(name string) bool { return connected[name] })
 		if len(missing) == 0 {
 			return nil
 		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("no agent of %s is connected: %w", strings.Join(missing, ", "), context.Cause(ctx))
+		}
 	}
-	return errors.New("not every agent is connected")
 }
 
 // Config returns the configuration of a client.

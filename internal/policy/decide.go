@@ -14,10 +14,11 @@ import (
 // query is a request with all that is looked at taken out of it once. It lives on
 // the stack of a decision.
 type query struct {
-	kind    kind
-	deny    bool // which rules are asked
-	early   bool
-	cluster Cluster
+	kind     kind
+	anything bool // some target of the kind
+	deny     bool // which rules are asked
+	early    bool
+	cluster  Cluster
 
 	known     bool // who asks
 	anonymous bool
@@ -53,8 +54,11 @@ func (p *Policy) Decide(r Request) Decision {
 	if err != nil {
 		return Decision{Rule: RuleInvalid, Reason: err.Error()}
 	}
-	if q.kind == kindImpersonate {
+	switch {
+	case q.kind == kindImpersonate:
 		return p.decideImpersonation(&q, r.Impersonate)
+	case q.anything:
+		return p.decideAnything(&q)
 	}
 	return p.decide(&q)
 }
@@ -159,6 +163,10 @@ func newQuery(r *Request) (query, error) {
 	if r.Impersonate != nil {
 		targets, q.kind = targets+1, kindImpersonate
 		err = checkImpersonation(r.Impersonate, q.known)
+	}
+	if r.Anything {
+		targets, q.anything = targets+1, true
+		err = checkAnything(q.known)
 	}
 	if targets != 1 {
 		return q, errTargets

@@ -57,6 +57,12 @@ func sealed(testing.TB) policy.Request {
 	return r
 }
 
+func anything(testing.TB) policy.Request {
+	r := base()
+	r.Anything = true
+	return r
+}
+
 func early(of func(testing.TB) policy.Request) func(testing.TB) policy.Request {
 	return func(t testing.TB) policy.Request {
 		r := of(t)
@@ -135,6 +141,29 @@ func TestDecide(t *testing.T) {
 		{"TLS to the API server and a request are two targets", "", func(t testing.TB) policy.Request {
 			r := kube("GET", "/api")(t)
 			r.KubernetesTLS = true
+			return r
+		}, false, invalid},
+
+		{"anything: without rules the Kubernetes API is something", "", anything, true, def},
+		{"anything: without rules nothing is for anonymous", "", by(who(user.Anonymous, user.AllUnauthenticated), anything), false, def},
+		{"anything: default deny leaves nothing", "default: deny\n", anything, false, def},
+		{"anything: a part of the Kubernetes API", "default: deny\n" + one("allow", "kubernetes: [{verbs: [get], resources: [pods], namespaces: [a], names: [b]}]"), anything, true, rule},
+		{"anything: one service", "default: deny\n" + one("allow", "services: [{namespace: a, name: b, port: '1', scheme: https}]"), anything, true, rule},
+		{"anything: one address", "default: deny\n" + one("allow", "tcp: [{cidrs: [10.0.0.1], ports: ['1']}]"), anything, true, rule},
+		{"anything: to impersonate is no target", "default: deny\n" + one("allow", "impersonate: [{users: [bob]}]"), anything, false, def},
+		{"anything: for others", "default: deny\n" + one("allow", "users: [bob], tcp: [{hosts: ['*']}]"), anything, false, def},
+		{"anything: of other clusters", "default: deny\n" + one("allow", "clusters: {labels: {env: test}}, tcp: [{hosts: ['*']}]"), anything, false, def},
+		{"anything: all of the Kubernetes API is denied", one("deny", "kubernetes: [{}]"), anything, false, rule},
+		{"anything: a deny that is for all, in part", one("deny", "kubernetes: [{resources: ['*'], verbs: ['*']}]"), anything, true, def},
+		{"anything: where the Kubernetes API is denied an address is left", one("deny", "kubernetes: [{}]") + "- {name: two, effect: allow, tcp: [{hosts: [db]}]}\n", anything, true, "two"},
+		{"anything: every address is denied", "default: deny\n" + one("deny", "tcp: [{hosts: ['*']}]") + "- {name: two, effect: allow, tcp: [{hosts: [db]}]}\n", anything, false, def},
+		{"anything: some addresses are denied", "default: deny\n" + one("deny", "tcp: [{hosts: ['*'], ports: ['22']}]") + "- {name: two, effect: allow, tcp: [{hosts: [db]}]}\n", anything, true, "two"},
+		{"anything: every service is denied", "default: deny\n" + one("deny", "services: [{namespace: '*', name: '*'}]") + "- {name: two, effect: allow, services: [{namespace: a, name: b}]}\n", anything, false, def},
+		{"anything: one scheme is denied", "default: deny\n" + one("deny", "services: [{namespace: '*', name: '*', scheme: http}]") + "- {name: two, effect: allow, services: [{namespace: a, name: b}]}\n", anything, true, "two"},
+		{"anything: who is unknown reaches nothing", "", by(nil, anything), false, invalid},
+		{"anything and an address are two targets", "", func(t testing.TB) policy.Request {
+			r := tcp("db.prod", 5432)(t)
+			r.Anything = true
 			return r
 		}, false, invalid},
 

@@ -32,6 +32,12 @@ func (p *Policy) Explain(r Request) Explanation {
 		return e
 	}
 	asked := []query{q}
+	if r.Anything {
+		asked = nil
+		for _, q.kind = range reached {
+			asked = append(asked, q)
+		}
+	}
 	if r.Impersonate != nil {
 		asked = nil
 		for kind, values := range r.Impersonate.each() {

@@ -58,6 +58,9 @@ func holds(ok bool, miss verdict) verdict {
 
 // items returns the best verdict of the rule's items of the request's kind.
 func (r *rule) items(q *query) verdict {
+	if q.anything {
+		return r.some(q)
+	}
 	switch q.kind {
 	case kindKubernetes:
 		return best(r.kubernetes, q, (*kubernetesItem).match)
@@ -131,11 +134,6 @@ func (k *kubernetesItem) match(q *query) verdict {
 		result = max(result, v)
 	}
 	return result
-}
-
-// everything tells an entry that no request to a Kubernetes API is left out of.
-func (k *kubernetesItem) everything() bool {
-	return !k.onlyResources && !k.onlyURL && len(k.verbs) == 0
 }
 
 func (k *kubernetesItem) resource(a *attributes, deny bool) verdict {

@@ -162,6 +162,26 @@ func TestProperties(t *testing.T) {
 			t.Errorf("the requests do not try everything: %v", decided)
 		}
 	})
+	t.Run("whoever may reach a target may reach something", func(t *testing.T) {
+		reached := 0
+		for range policies {
+			p := compile(t, randomDocument(r, 1+r.IntN(8)))
+			for range requests {
+				q := randomRequest(r)
+				if q.Impersonate != nil || q.UserUnknown || !p.Decide(q).Allowed {
+					continue
+				}
+				reached++
+				something := policy.Request{User: q.User, Cluster: q.Cluster, Anything: true}
+				if d := p.Explain(something); !d.Allowed {
+					t.Fatalf("%+v\n%+v\n%+v", d, p.Document(), q)
+				}
+			}
+		}
+		if reached < 100 {
+			t.Errorf("%d targets were reached", reached)
+		}
+	})
 	t.Run("what is looked at early can only be refused", func(t *testing.T) {
 		for range policies {
 			p := compile(t, randomDocument(r, 1+r.IntN(8)))

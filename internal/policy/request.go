@@ -11,8 +11,8 @@ import (
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
-// Request is what is decided about: who wants what where. Exactly one of
-// Kubernetes, KubernetesTLS, Service, TCP and Impersonate is set; another number of them is
+// Request is what is decided about: who wants what where. Exactly one of Kubernetes,
+// KubernetesTLS, Service, TCP, Impersonate and Anything is set; another number of them is
 // denied. It is read and never kept.
 type Request struct {
 	// User is who asks, under the name and groups of the side that decides: at the
@@ -39,6 +39,10 @@ type Request struct {
 	TCP *TCPTarget
 	// Impersonate is an identity that User wants to take on.
 	Impersonate *Impersonation
+	// Anything asks whether there is a target of the cluster that User may reach, so that
+	// it is of use to know of the cluster. What is allowed for some targets alone counts;
+	// what is denied counts where it is every target of its kind.
+	Anything bool
 
 	// Early is for a look before names are resolved, to refuse what can only be
 	// refused: the number of a port or the addresses of a name that are not known

@@ -37,6 +37,7 @@ const (
 	missAddressUnknown
 	missSpecial
 	missPart
+	missEverything
 )
 
 func (v verdict) matches() bool { return v < missKind }
@@ -81,4 +82,5 @@ var verdictText = map[verdict]string{
 	missPortUnknown:    "is for a number, and that of this port is not known here",
 	missAddressUnknown: "is for cidrs, and the addresses of this name are not known here",
 	missPart:           "has others to impersonate",
+	missEverything:     "leaves some targets",
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/culvertdev/culvert/internal/fault"
 	"github.com/culvertdev/culvert/internal/identity"
+	"github.com/culvertdev/culvert/internal/policy"
 	"github.com/culvertdev/culvert/internal/route"
 	"github.com/culvertdev/culvert/internal/version"
 	"github.com/culvertdev/culvert/internal/wire"
@@ -147,7 +148,7 @@ func (h *Handler) json(v *visit, value any) error {
 	return h.text(v.x, "application/json", body.Bytes())
 }
 
-// reached are the clusters whose Kubernetes API the policy lets the caller reach.
+// reached are the clusters of which the policy lets the caller reach something.
 func (h *Handler) reached(v *visit) ([]SelfCluster, error) {
 	all, err := h.cfg.Self.Clusters()
 	if err != nil {
@@ -166,15 +167,16 @@ func (h *Handler) reached(v *visit) ([]SelfCluster, error) {
 	return reached, nil
 }
 
-// mayReach tells whether the policy lets the caller ask a cluster's Kubernetes API for
-// anything.
+// mayReach tells whether the policy lets the caller reach anything of a cluster.
 func (h *Handler) mayReach(v *visit, cluster string) (bool, error) {
-	one := &visit{r: v.r, caller: v.caller, to: route.Route{Cluster: cluster, Target: wire.KubernetesAPI()}}
-	_, err := h.probe(one)
-	if f := fault.As(err); f != nil && f.Code == wire.CodePermissionDenied {
-		return false, nil
+	labels, err := h.labels(cluster)
+	if err != nil {
+		return false, err
 	}
-	return err == nil, err
+	decision, err := h.decide(v.r.Context(), policy.Request{
+		User: v.caller.User, Cluster: policy.Cluster{Name: cluster, Labels: labels}, Anything: true,
+	})
+	return decision.Allowed, err
 }
 
 // watchClusters tells of every change, a line of JSON each, until the client goes or its

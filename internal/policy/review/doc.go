@@ -13,6 +13,8 @@
 //	  else               connect             services             <cluster>:<namespace>/<name>[:<port>]
 //	TCP                  connect             clusters/tcp         <cluster>
 //	  else               connect             addresses            <cluster>:<host>:<port>
+//	anything             get                 clusters/kubernetes  <cluster>
+//	  else               connect             clusters/kubernetes, /services or /tcp, <cluster>
 //	kubectl --as         impersonate         as a kube-apiserver asks it, in its own groups
 //
 // All are asked without a namespace, so that only a ClusterRole can allow them:

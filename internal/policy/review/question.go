@@ -43,6 +43,12 @@ func questionsOf(q policy.Request) (ways [][]authorizationv1.SubjectAccessReview
 			{ask(authorizationv1.ResourceAttributes{Group: Group, Verb: verbConnect, Resource: resource, Name: q.Cluster.Name + ":" + name})},
 		}
 	}
+	if q.Anything {
+		if q.Kubernetes != nil || q.KubernetesTLS || q.Service != nil || q.TCP != nil || q.Impersonate != nil {
+			return nil, "the request is not for exactly one target"
+		}
+		return anything(q, ask), ""
+	}
 	switch {
 	case q.KubernetesTLS:
 		if q.Kubernetes != nil || q.Service != nil || q.TCP != nil || q.Impersonate != nil {
@@ -83,6 +89,17 @@ func questionsOf(q policy.Request) (ways [][]authorizationv1.SubjectAccessReview
 	default:
 		return nil, "the request is not for exactly one target"
 	}
+}
+
+// anything asks about what a cluster has as a whole: rights to single addresses and services
+// cannot be asked for without their names.
+func anything(q policy.Request, ask func(authorizationv1.ResourceAttributes) authorizationv1.SubjectAccessReviewSpec) (ways [][]authorizationv1.SubjectAccessReviewSpec) {
+	for _, way := range [...][2]string{{"get", "kubernetes"}, {verbConnect, "kubernetes"}, {verbConnect, "services"}, {verbConnect, "tcp"}} {
+		ways = append(ways, []authorizationv1.SubjectAccessReviewSpec{ask(authorizationv1.ResourceAttributes{
+			Group: Group, Verb: way[0], Resource: resourceClusters, Subresource: way[1], Name: q.Cluster.Name,
+		})})
+	}
+	return ways
 }
 
 // impersonation asks what a kube-apiserver asks about the same headers

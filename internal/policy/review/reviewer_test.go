@@ -136,6 +136,8 @@ func ask(t *testing.T, set func(*policy.Request)) policy.Request {
 	return q
 }
 
+func anything(q *policy.Request) { q.Anything = true }
+
 func kubernetes(t *testing.T, method, path string) func(*policy.Request) {
 	t.Helper()
 	attributes, err := policy.Attributes(nil, method, path, "")
@@ -173,6 +175,11 @@ func TestQuestions(t *testing.T) {
 		{"N8: one service", target(t, wire.Service("default", "web", "443", "https")), []string{"connect services/ edge-1:default/web:443" + group}, []string{"connect clusters/services edge-1" + group}},
 		{"N8: one service without a port", target(t, wire.Service("default", "web", "", "https")), []string{"connect services/ edge-1:default/web" + group}, []string{"connect clusters/services edge-1" + group}},
 		{"N8: one address", target(t, wire.Address("fd00::1", 22)), []string{"connect addresses/ edge-1:[fd00::1]:22" + group}, []string{"connect clusters/tcp edge-1" + group}},
+		{"N8: anything: the Kubernetes API", anything, []string{"get clusters/kubernetes edge-1" + group}, nil},
+		{
+			"N8: anything: the addresses", anything, []string{"connect clusters/tcp edge-1" + group},
+			[]string{"get clusters/kubernetes edge-1" + group, "connect clusters/kubernetes edge-1" + group, "connect clusters/services edge-1" + group},
+		},
 		{"N9: a user", impersonate(policy.Impersonation{User: "bob"}), []string{"impersonate users/ bob"}, nil},
 		{"N9: a service account", impersonate(policy.Impersonation{User: "system:serviceaccount:ns:sa"}), []string{"impersonate serviceaccounts/ ns sa"}, nil},
 		{
@@ -217,6 +224,7 @@ func TestQuestions(t *testing.T) {
 			"no cluster":       func(q *policy.Request) { kubernetes(t, "GET", "/api")(q); q.Cluster.Name = "*" },
 			"no verb":          kubernetes(t, "OPTIONS", "/api/v1/pods"),
 			"two targets":      func(q *policy.Request) { kubernetes(t, "GET", "/api")(q); target(t, wire.Address("db", 1))(q) },
+			"anything and one": func(q *policy.Request) { anything(q); target(t, wire.Address("db", 1))(q) },
 			"no host":          target(t, wire.Address("DB", 1)),
 			"no service":       target(t, wire.Service("a", "B", "", "")),
 			"nobody":           impersonate(policy.Impersonation{}),
