@@ -256,17 +256,17 @@ func roundTrip(s net.Conn, text string) error {
 	return nil
 }
 
-// eventually polls what nothing signals, for ten seconds at most.
+// eventually polls what nothing signals, for thirty seconds at most.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for !holds() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within 30 s: %s", what)
 		}
 	}
 }

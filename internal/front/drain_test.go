@@ -12,9 +12,8 @@ import (
 )
 
 func TestDrain(t *testing.T) {
-	patient := func(c *front.Config) { c.HandshakeTimeout = 10 * time.Second }
 	t.Run("K2: a connection that was accepted before the end finishes its handshake and is handed on", func(t *testing.T) {
-		b := newBed(t, patient)
+		b := newBed(t, func(*front.Config) {})
 		raw, err := net.Dial("tcp", b.port.Addr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -35,7 +34,7 @@ func TestDrain(t *testing.T) {
 		awaitAccepted(t, b)
 		drained := make(chan error, 1)
 		go func() { drained <- b.port.Drain(t.Context()) }()
-		deadline := time.Now().Add(5 * time.Second)
+		deadline := time.Now().Add(patience)
 		for !refused() {
 			if time.Now().After(deadline) {
 				t.Fatal("connections are still accepted")
@@ -56,7 +55,7 @@ func TestDrain(t *testing.T) {
 		}
 	})
 	t.Run("K2: a client that is silent in its handshake is cut when the time is over", func(t *testing.T) {
-		b := newBed(t, patient)
+		b := newBed(t, func(*front.Config) {})
 		raw, err := net.Dial("tcp", b.port.Addr().String())
 		if err != nil {
 			t.Fatal(err)

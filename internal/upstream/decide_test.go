@@ -226,6 +226,7 @@ rules:
 - {name: some, effect: allow, services: [{namespace: ns, name: web, port: "`+at.Port()+`"}], users: ["cluster:hub:alice", "cluster:hub:carol"]}
 - {name: not-carol, effect: deny, services: [{namespace: ns, name: web, port: "`+at.Port()+`"}], users: ["cluster:hub:carol"]}
 `)})
+		began := time.Now()
 		for range 2 {
 			for who, status := range map[string]int{"alice": 200, "bob": 403, "carol": 403} {
 				if res, body := ask(t, u, wire.Service("ns", "web", "main", "http"), "/", "Impersonate-User: cluster:hub:"+who); res.StatusCode != status {
@@ -233,8 +234,9 @@ rules:
 				}
 			}
 		}
-		if n := names.times("_main._tcp.web.ns.svc.cluster.local"); n != 1 {
-			t.Errorf("DNS was asked %d times within %v", n, 5*time.Second)
+		took := time.Since(began)
+		if n, most := names.times("_main._tcp.web.ns.svc.cluster.local"), 1+int(took/(5*time.Second)); n < 1 || n > most {
+			t.Errorf("DNS was asked %d times within %v, want %d at most", n, took, most)
 		}
 	})
 	t.Run("V20: without a rule nothing is reached, and the refusal says how to allow it", func(t *testing.T) {

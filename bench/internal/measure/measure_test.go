@@ -54,26 +54,55 @@ func TestEveryMeasure(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var results report.Results
 		run := Run{
 			Scale: scale(), Trials: All(), Env: env, Profiles: t.TempDir(),
 			Tunnels: []subject.Tunnel{subject.Culvert{}, subject.Reference{}, other},
 		}
-		if err := run.Do(t.Context(), &results); err != nil {
-			t.Fatal(err)
-		}
+		rows := measured(t, &run)
 		if err := service.Stop(); err != nil {
 			t.Error(err)
 		}
-		for _, f := range results.Failures() {
-			t.Errorf("%s of %s: %v", f.Trial, f.Subject, f.Err)
-		}
-		checkRows(t, results.Rows())
+		checkRows(t, rows)
 		profiles, err := filepath.Glob(filepath.Join(run.Profiles, "download_16-culvert-hub-0.pprof"))
 		if err != nil || len(profiles) != 1 {
 			t.Errorf("profiles: %v %v", profiles, err)
 		}
 	})
+}
+
+// measured runs, and runs trials again in which nothing fell into a window: on a busy
+// machine a short one may be over before the load had its turn.
+func measured(t *testing.T, run *Run) []report.Row {
+	t.Helper()
+	var rows []report.Row
+	for {
+		var results report.Results
+		if err := run.Do(t.Context(), &results); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range results.Rows() {
+			if !slices.ContainsFunc(rows, func(b report.Row) bool { return b.Measure == r.Measure && b.Subject == r.Subject }) {
+				rows = append(rows, r)
+			}
+		}
+		var again []Trial
+		for _, f := range results.Failures() {
+			empty := strings.Contains(f.Err.Error(), "nothing came through in") || strings.Contains(f.Err.Error(), "not one")
+			if !empty || run.Scale.Window > 10*time.Second {
+				t.Errorf("%s of %s: %v", f.Trial, f.Subject, f.Err)
+				continue
+			}
+			i := slices.IndexFunc(run.Trials, func(trial Trial) bool { return trial.Name == f.Trial })
+			if !slices.ContainsFunc(again, func(trial Trial) bool { return trial.Name == f.Trial }) {
+				again = append(again, run.Trials[i])
+			}
+		}
+		if len(again) == 0 {
+			return rows
+		}
+		run.Trials = again
+		run.Scale.Window *= 4
+	}
 }
 
 // scale is tiny, but for windows that slow processes need.

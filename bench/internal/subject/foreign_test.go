@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,15 +85,32 @@ func TestTunnelsThatDoNotStartAreExplained(t *testing.T) {
 		Called: "broken", TCP: "127.0.0.1:1",
 		Processes: []ForeignProcess{{Name: "a", Command: []string{"sh", "-c", "echo no such option >&2; exit 3"}}},
 	}
-	ctx, cancel := contextFor(t)
+	// The time for the start is over once the process has said what is wrong.
+	ctx, cancel := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	waiting.Go(func() { defer cancel(); said(ctx, filepath.Join(env.Dir, "*", "a.log")) })
+	defer waiting.Wait()
 	defer cancel()
 	if _, err := f.Start(ctx, env); err == nil || !strings.Contains(err.Error(), "no such option") {
 		t.Errorf("got %v, want the end of its log", err)
 	}
 }
 
-// contextFor ends long before a tunnel's own time is over.
-func contextFor(t *testing.T) (context.Context, context.CancelFunc) {
-	t.Helper()
-	return context.WithTimeout(t.Context(), 500*time.Millisecond)
+// said returns when a file of the pattern has a line, or with ctx.
+func said(ctx context.Context, pattern string) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		files, _ := filepath.Glob(pattern) // the pattern is a good one
+		for _, file := range files {
+			if text, err := os.ReadFile(file); err == nil && strings.HasSuffix(string(text), "\n") {
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

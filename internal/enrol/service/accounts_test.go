@@ -60,7 +60,7 @@ current-context: a
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a, err := identity.NewServiceAccounts(t.Context(), identity.TokenReviewConfig{Kubeconfig: file, Timeout: 2 * time.Second}, []identity.ServiceAccountRule{
+	a, err := identity.NewServiceAccounts(t.Context(), identity.TokenReviewConfig{Kubeconfig: file, Timeout: patience}, []identity.ServiceAccountRule{
 		{Audience: "culvert", Namespace: "culvert", Name: "agent", Cluster: "edge-1"},
 		{Audience: "culvert", Namespace: "culvert", Name: "agent", Cluster: "edge-2"},
 	}, slog.New(slog.DiscardHandler))

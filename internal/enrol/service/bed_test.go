@@ -217,7 +217,7 @@ func (b *bed) joiner(id, secret string) enrol.JoinConfig {
 	}
 	return enrol.JoinConfig{
 		Hub: b.enrol, Pins: []string{pki.Pin(b.serving.Certificate())}, TokenID: id, TokenSecret: secret,
-		Version: "v1", Key: key, RetryTime: -1, AcceptTime: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(b.log, nil)),
+		Version: "v1", Key: key, RetryTime: -1, AcceptTime: patience, Logger: slog.New(slog.NewTextHandler(b.log, nil)),
 	}
 }
 
@@ -256,17 +256,20 @@ func (b *bed) dial(cert tls.Certificate, log io.Writer) *tunnel.Dialer {
 	return d
 }
 
-// eventually polls what nothing signals, for five seconds at most.
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
+// eventually polls what nothing signals.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(patience)
 	for !holds() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not within 5 s: %s", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }

@@ -58,7 +58,7 @@ func TestBounds(t *testing.T) {
 		}
 		// The first ones hear HTTP/2's settings, the last ones the end.
 		for _, c := range open {
-			if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 				t.Fatal(err)
 			}
 			n, err := c.Read(make([]byte, 1))

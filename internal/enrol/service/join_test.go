@@ -159,7 +159,7 @@ func TestJoinTriesAgain(t *testing.T) {
 		b := newBed(t, nil)
 		token, secret := b.token(store.Token{}, 0, time.Hour)
 		cfg := b.joiner(token.ID, secret)
-		cfg.RetryTime = 10 * time.Second
+		cfg.RetryTime = patience
 		attempts := 0
 		cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			if attempts++; attempts < 3 {

@@ -275,41 +275,6 @@ func TestStream(t *testing.T) {
 			t.Errorf("the target got rid of %d bytes that nobody read", n)
 		}
 	})
-	t.Run("pings come, and a client that answers none is cut", func(t *testing.T) {
-		ended := make(chan struct{})
-		b := newBed(t, func(conn *net.TCPConn) { _, _ = io.Copy(io.Discard, conn); close(ended) },
-			func(cfg *websocket.Config) { cfg.Ping = 20 * time.Millisecond })
-		conn := b.open()
-		pings := 0
-		conn.SetPingHandler(func(string) error { pings++; return nil })
-		read(conn)
-		<-ended
-		if pings == 0 {
-			t.Error("no ping came")
-		}
-	})
-	t.Run("a client that answers stays", func(t *testing.T) {
-		b := newBed(t, upTo(1), func(cfg *websocket.Config) { cfg.Ping = 20 * time.Millisecond })
-		conn := b.open()
-		answer, pings := conn.PingHandler(), 0
-		conn.SetPingHandler(func(data string) error {
-			if pings++; pings == 10 { // longer than three of them
-				ok(t, conn.WriteMessage(gorilla.BinaryMessage, []byte("x")))
-			}
-			return answer(data)
-		})
-		if text, code := read(conn); text != "echo x" || code != gorilla.CloseNormalClosure {
-			t.Errorf("got %q, %d", text, code)
-		}
-	})
-	t.Run("an idle session is cut with 1008, and pings are not traffic", func(t *testing.T) {
-		b := newBed(t, func(conn *net.TCPConn) { _, _ = io.Copy(io.Discard, conn) }, func(cfg *websocket.Config) {
-			cfg.Ping, cfg.IdleTimeout = 20*time.Millisecond, 200*time.Millisecond
-		})
-		if _, code := read(b.open()); code != gorilla.ClosePolicyViolation {
-			t.Errorf("code %d", code)
-		}
-	})
 	t.Run("the end of the links ends a session", func(t *testing.T) {
 		b := newBed(t, func(conn *net.TCPConn) { _, _ = io.Copy(io.Discard, conn) }, nil)
 		conn := b.open()

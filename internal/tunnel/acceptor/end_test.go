@@ -43,7 +43,7 @@ func TestEndRightAfterShutdown(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("the dialler does not end")
 		}
 	}

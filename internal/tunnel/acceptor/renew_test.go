@@ -72,46 +72,48 @@ func changedHub(t *testing.T, change func(*acceptor.ServerConfig)) (h *hub, clus
 	return h, clusters
 }
 
-func TestRenew(t *testing.T) {
-	t.Run("O9,N7: a link lives as long as the newest certificate that was renewed over it, and ends with that", func(t *testing.T) {
-		asked := make(chan acceptor.Renewal, 8)
-		var next tls.Certificate
-		h, _ := changedHub(t, func(c *acceptor.ServerConfig) {
-			c.Renew = func(_ context.Context, r acceptor.Renewal, req *culvertv1.RenewRequest) (*culvertv1.RenewResponse, *x509.Certificate, error) {
-				asked <- r
-				if len(req.GetCsr()) == 0 {
-					return &culvertv1.RenewResponse{HubCa: []byte("ca")}, nil, nil
-				}
-				return &culvertv1.RenewResponse{CertificateChain: []byte("chain")}, next.Leaf, nil
+// renewed is false where the first certificate was over too early.
+func renewed(t *testing.T, life time.Duration) bool {
+	t.Helper()
+	asked := make(chan acceptor.Renewal, 8)
+	var next tls.Certificate
+	h, _ := changedHub(t, func(c *acceptor.ServerConfig) {
+		c.Renew = func(_ context.Context, r acceptor.Renewal, req *culvertv1.RenewRequest) (*culvertv1.RenewResponse, *x509.Certificate, error) {
+			asked <- r
+			if len(req.GetCsr()) == 0 {
+				return &culvertv1.RenewResponse{HubCa: []byte("ca")}, nil, nil
 			}
-		})
-		ca := h.cert
-		first := issue(t, ca, "test", time.Now().Add(2*time.Second))
-		next = issue(t, ca, "test", time.Now().Add(4*time.Second))
-		h.cert = first
-		d := h.dial(t, io.Discard)
-		link := <-h.links
-		eventually(t, "the dialler has its connection", func() bool { return d.Conn() != nil })
-		client := culvertv1.NewEnrolmentServiceClient(d.Conn())
-		if resp, err := client.Renew(t.Context(), &culvertv1.RenewRequest{}); err != nil || string(resp.GetHubCa()) != "ca" {
-			t.Fatalf("the bundle alone: %v, %v", resp, err)
+			return &culvertv1.RenewResponse{CertificateChain: []byte("chain")}, next.Leaf, nil
 		}
-		if resp, err := client.Renew(t.Context(), &culvertv1.RenewRequest{Csr: []byte("csr")}); err != nil || string(resp.GetCertificateChain()) != "chain" {
-			t.Fatalf("a certificate: %v, %v", resp, err)
-		}
-		<-asked
-		if who := <-asked; who.Cluster != "test" || !who.Certificate.Equal(first.Leaf) || who.Addr == nil {
-			t.Errorf("asked by %+v", who)
-		}
-		s, err := link.Open(t.Context(), mux.Request{Target: wire.KubernetesAPI()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case <-link.Done():
-			t.Fatalf("the link ended with the first certificate: %v", link.Err())
-		case <-time.After(time.Until(first.Leaf.NotAfter) + 100*time.Millisecond):
-		}
+	})
+	first := issue(t, h.cert, "test", time.Now().Add(life))
+	next = issue(t, h.cert, "test", time.Now().Add(2*life))
+	d, _ := rotating(t, h, first)
+	link, conn := firstLink(h, first), d.Conn()
+	if link == nil || conn == nil {
+		return false
+	}
+	s, failed := link.Open(t.Context(), mux.Request{Target: wire.KubernetesAPI()})
+	client := culvertv1.NewEnrolmentServiceClient(conn)
+	bundle, err1 := client.Renew(t.Context(), &culvertv1.RenewRequest{})
+	chain, err2 := client.Renew(t.Context(), &culvertv1.RenewRequest{Csr: []byte("csr")})
+	if time.Now().After(first.Leaf.NotAfter) {
+		return false
+	}
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	if err1 != nil || string(bundle.GetHubCa()) != "ca" {
+		t.Fatalf("the bundle alone: %v, %v", bundle, err1)
+	}
+	if err2 != nil || string(chain.GetCertificateChain()) != "chain" {
+		t.Fatalf("a certificate: %v, %v", chain, err2)
+	}
+	<-asked
+	if who := <-asked; who.Cluster != "test" || !who.Certificate.Equal(first.Leaf) || who.Addr == nil {
+		t.Errorf("asked by %+v", who)
+	}
+	outlives(t, link, s, first, next, func() {
 		// Who asks now has nothing but an expired certificate from the handshake.
 		if _, err := client.Renew(t.Context(), &culvertv1.RenewRequest{}); err != nil {
 			t.Errorf("after the end of the handshake's certificate: %v", err)
@@ -119,20 +121,13 @@ func TestRenew(t *testing.T) {
 		if who := <-asked; !who.Certificate.Equal(next.Leaf) {
 			t.Errorf("asked by %v", who.Certificate.Subject)
 		}
-		if _, err := s.Write([]byte("still")); err != nil {
-			t.Error(err)
-		}
-		if _, err := io.ReadFull(s, make([]byte, 5)); err != nil {
-			t.Error(err)
-		}
-		select {
-		case <-link.Done():
-		case <-time.After(time.Until(next.Leaf.NotAfter) + 3*time.Second):
-			t.Fatal("the link outlives its certificate")
-		}
-		if _, err := s.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "certificate expired at") {
-			t.Errorf("the session ended with %v", err)
-		}
+	})
+	return true
+}
+
+func TestRenew(t *testing.T) {
+	t.Run("O9,N7: a link lives as long as the newest certificate that was renewed over it, and ends with that", func(t *testing.T) {
+		inTime(t, func(life time.Duration) bool { return renewed(t, life) })
 	})
 	t.Run("N7: a connection without a live link renews nothing", func(t *testing.T) {
 		h, _ := changedHub(t, func(c *acceptor.ServerConfig) {
@@ -227,8 +222,14 @@ func TestCut(t *testing.T) {
 			})
 			t.Cleanup(func() { _ = s.Close() })
 		}
-		revoked.Store(true)
+		// A busy machine may need longer for everything: this is how long in such a flood.
 		start := time.Now()
+		if err := roundTrip(t.Context(), links["edge-2"], []byte("and back")); err != nil {
+			t.Fatal(err)
+		}
+		pace := time.Since(start)
+		revoked.Store(true)
+		start = time.Now()
 		if n := h.server.Cut("edge-1", wire.CodeUnauthenticated, "cluster edge-1 was revoked"); n != 1 {
 			t.Errorf("%d links cut", n)
 		}
@@ -237,10 +238,10 @@ func TestCut(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "cluster edge-1 was revoked") {
 				t.Errorf("the session ended with %v", err)
 			}
-			if took := time.Since(start); took > time.Second {
-				t.Errorf("after %v", took)
+			if took := time.Since(start); took > time.Second+10*pace {
+				t.Errorf("after %v, where a round trip takes %v", took, pace)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("the session goes on")
 		}
 		<-links["edge-1"].Done()

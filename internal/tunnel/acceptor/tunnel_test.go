@@ -202,17 +202,20 @@ func roundTrip(ctx context.Context, l *mux.Link, payload []byte) error {
 	return errors.Join(err, s.Close())
 }
 
-// eventually polls what nothing signals, for five seconds at most.
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
+// eventually polls what nothing signals.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(patience)
 	for !holds() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not within 5 s: %s", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }
@@ -244,7 +247,7 @@ func TestTunnel(t *testing.T) {
 			start := time.Now()
 			select {
 			case old = <-h.links:
-			case <-time.After(5 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("no new link")
 			}
 			if err := roundTrip(t.Context(), old, []byte("again")); err != nil {
@@ -262,7 +265,7 @@ func TestTunnel(t *testing.T) {
 			t.Fatal(err)
 		}
 		stopped := make(chan struct{})
-		go func() { h.stop(10 * time.Second); close(stopped) }()
+		go func() { h.stop(patience); close(stopped) }()
 		eventually(t, "the drain begins", func() bool { return link.Stats().Draining })
 		if _, err := s.Write([]byte("last words")); err != nil {
 			t.Fatal(err)
