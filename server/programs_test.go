@@ -1,14 +1,19 @@
 package server_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
@@ -86,6 +91,60 @@ func TestLinksAreHeldToLimits(t *testing.T) {
 	}
 	if strings.Contains(string(lines), "guess") {
 		t.Errorf("a token is in the audit log:\n%s", lines)
+	}
+}
+
+// TestNamesOfBytesTakeNoRequests holds that a name whose connections are of bytes leads no
+// request there, by whatever way it comes to the hub.
+func TestNamesOfBytesTakeNoRequests(t *testing.T) {
+	cfg := config(t)
+	cfg.Hosts = &server.Hosts{Names: []server.HostName{
+		{Name: "db.example.com", Cluster: "edge-1", Address: "db.internal:5432"},
+		{Name: "raw.example.com", Cluster: "edge-1", Address: "db.internal:5432", Mode: server.ModePassThrough},
+		{Name: "api.example.com", Cluster: "edge-1", Mode: server.ModePassThrough},
+	}}
+	h := start(t, cfg)
+	ask := func(conn net.Conn, host string) {
+		t.Helper()
+		defer func() { _ = conn.Close() }() // the answer is what counts
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, "GET /version HTTP/1.1\r\nHost: "+host+"\r\nAuthorization: Bearer tok-ada\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close() // the connection ends, too
+		if res.StatusCode != http.StatusMisdirectedRequest {
+			t.Errorf("%s: %s", host, res.Status)
+		}
+	}
+	for _, host := range []string{"db.example.com", "DB.example.com.:443", "raw.example.com", "api.example.com"} {
+		bare, err := tls.Dial("tcp", h.server.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}) //nolint:gosec // whose certificate it is does not count
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask(bare, host)
+		link, err := h.program(nil, "authorization", "Bearer tok-ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		session, err := link.Link().Open(t.Context(), mux.Request{Target: wire.Hub()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask(session, host)
+		named, err := h.program(func(cfg *tls.Config) { cfg.ServerName, cfg.InsecureSkipVerify = "db.example.com", true }, "authorization", "Bearer tok-ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if session, err = named.Link().Open(t.Context(), mux.Request{Target: wire.Hub()}); err != nil {
+			t.Fatal(err)
+		}
+		ask(session, host)
 	}
 }
 
