@@ -188,6 +188,10 @@ func (n *names) forProxy(name string) bool {
 func (n *names) hostOf(r *http.Request) (route.Host, bool, error) {
 	authority := route.HostName(r.Host)
 	host, ok := n.hosts.Lookup(authority)
+	if ok && host.Target.Raw() {
+		// Only who asks for the name in TLS gets there, and what is sent is no request.
+		return route.Host{}, false, misdirected("the host %.253q takes no requests but bytes, of connections that ask for it by SNI", authority)
+	}
 	if r.TLS == nil || r.TLS.ServerName == "" {
 		return host, ok, nil
 	}

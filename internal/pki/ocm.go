@@ -101,10 +101,19 @@ func (r OCMAddon) parseUser(user string) (string, error) {
 	if err := route.CheckCluster(cluster); err != nil {
 		return "", err
 	}
-	if err := checkDNSName("agent", agent); err != nil {
+	if err := checkOCMAgent(agent); err != nil {
 		return "", err
 	}
 	return cluster, nil
+}
+
+// checkOCMAgent accepts what OCM calls an agent: a UUID, some letters and digits by
+// chance, which may be digits alone, or what an addon has set.
+func checkOCMAgent(agent string) error {
+	if err := checkDNSName("agent", "a."+agent+".a"); agent == "" || err != nil {
+		return fmt.Errorf("agent: %s, want labels of lower-case letters, digits and '-', joined by dots", quote(agent))
+	}
+	return nil
 }
 
 // quoteAll bounds what of a peer's list gets into an error.

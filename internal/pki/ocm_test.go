@@ -85,6 +85,16 @@ func TestOCMAddonAccepts(t *testing.T) {
 			t.Errorf("cluster %q, %v; want %q", got, err, cluster)
 		}
 	}
+	// Names that OCM gives by chance; some have no letter.
+	for _, agent := range []string{"x7b2k", "24579", "3fa85f64-5717-4562-b3fc-2c963f66afa6", "10.0.0.1", "a.7"} {
+		der, err := asn1.Marshal(ocmSubject("edge-1", "culvert", agent).ToRDNSequence())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := rule.ClusterOf(&x509.Certificate{RawSubject: der}); err != nil || got != "edge-1" {
+			t.Errorf("the agent %s: %q, %v", agent, got, err)
+		}
+	}
 	groups := ocmGroups("edge-1", "culvert")
 	slices.Reverse(groups)
 	der := encodeSubject(t, append(organizations(groups...), commonNameOf(ocmUser))...)
@@ -124,7 +134,10 @@ func TestOCMAddonRefuses(t *testing.T) {
 		{"a klusterlet", with("system:open-cluster-management:edge-1:agent", groups...), "want system:open-cluster-management:cluster:<cluster>"},
 		{"a node", with("system:node:edge-1", groups...), "want system:open-cluster-management:"},
 		{"no agent", with(strings.TrimSuffix(ocmUser, ":agent:culvert-agent"), groups...), "want system:open-cluster-management:"},
-		{"an empty agent", with(strings.TrimSuffix(ocmUser, "culvert-agent"), groups...), "agent: empty"},
+		{"an empty agent", with(strings.TrimSuffix(ocmUser, "culvert-agent"), groups...), `agent: ""`},
+		{"a path as an agent", with(strings.Replace(ocmUser, "culvert-agent", "../a", 1), groups...), `agent: "../a"`},
+		{"an agent with an empty label", with(strings.Replace(ocmUser, "culvert-agent", "a..b", 1), groups...), `agent: "a..b"`},
+		{"an upper-case agent", with(strings.Replace(ocmUser, "culvert-agent", "A", 1), groups...), `agent: "A"`},
 		{"more parts", with(ocmUser+":addon:culvert", groups...), "want system:open-cluster-management:"},
 		{"two clusters", with(user("edge-1:cluster:edge-2"), groups...), "want system:open-cluster-management:"},
 		{"an empty cluster", with(user(""), ocmGroups("", "culvert")...), ""},

@@ -28,6 +28,21 @@ type muxed interface {
 	Reset(code wire.Code, hop wire.Hop, message string)
 }
 
+// muxedIn returns c, or what it has below, where that is muxed, or nil. A request inside
+// of a session hands over its connection with what a server has put around it.
+func muxedIn(c net.Conn) muxed {
+	for {
+		if m, ok := c.(muxed); ok {
+			return m
+		}
+		wrapper, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		c = wrapper.NetConn()
+	}
+}
+
 // Result says how a splice went.
 type Result struct {
 	// AToB and BToA count the bytes of each direction.
@@ -39,7 +54,7 @@ type Result struct {
 // Join copies between a and b until both directions are over, and closes both.
 // The end of a direction is passed on as a half-close. When a side fails, the
 // other is reset: a [*mux.Session] with hop and the reason, a TCP connection with
-// RST, also one that is below others with a method NetConn.
+// RST, also those that are below others with a method NetConn.
 //
 // When nobody reads one side any more, what the other sends is discarded, so that it can
 // read to its own end what is still on its way there, as after the close of a TCP
@@ -131,7 +146,7 @@ func (j *joint) end(dst, src Conn, err error) error {
 		return ignoreClosed(dst.CloseWrite())
 	case errors.Is(err, syscall.EPIPE):
 		// The reader at dst went away; the other direction may go on.
-		if m, ok := src.(muxed); ok {
+		if m := muxedIn(src); m != nil {
 			return ignoreClosed(m.CloseRead())
 		}
 		j.discard(src)
@@ -180,7 +195,7 @@ func (j *joint) setEnd() {
 // abort ends a connection so that its peer does not take the end for a clean
 // one.
 func abort(c Conn, hop wire.Hop, err error) {
-	if m, ok := c.(muxed); ok {
+	if m := muxedIn(c); m != nil {
 		m.Reset(codeOf(err), hop, err.Error())
 	}
 	for below := net.Conn(c); below != nil; {

@@ -181,6 +181,70 @@ func TestReaderThatGoesAway(t *testing.T) {
 	})
 }
 
+// wrapped is a connection with something around it, as a server hands over that of a
+// request which a session carries.
+type wrapped struct{ net.Conn }
+
+func (w wrapped) NetConn() net.Conn { return w.Conn }
+
+func (w wrapped) CloseWrite() error { return w.Conn.(*mux.Session).CloseWrite() }
+
+func TestSessionBelowOthers(t *testing.T) {
+	join := func(t *testing.T) (client *mux.Session, server *net.TCPConn, ended <-chan splice.Result) {
+		server, serverSide := tcpPair(t)
+		client, far := muxtest.New(t).Open(t)
+		result := make(chan splice.Result, 1)
+		go func() { result <- splice.Join(wrapped{far}, serverSide, wire.HopTarget) }()
+		return client, server, result
+	}
+	t.Run("N2: it is reset when the other side is", func(t *testing.T) {
+		client, server, ended := join(t)
+		if _, err := client.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(server, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.SetLinger(0); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := io.ReadAll(client)
+		var e *mux.Error
+		if !errors.As(err, &e) || e.Code != wire.CodeConnectionReset {
+			t.Errorf("the client got %v", err)
+		}
+		if r := <-ended; r.Err == nil {
+			t.Error("the splice says nothing of it")
+		}
+	})
+	t.Run("N2: its peer is told that nobody reads", func(t *testing.T) {
+		client, near := muxtest.New(t).Open(t)
+		target, far := muxtest.New(t).Open(t)
+		ended := make(chan splice.Result, 1)
+		go func() { ended <- splice.Join(wrapped{near}, far, wire.HopTarget) }()
+		if err := target.CloseRead(); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.SetWriteDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		for block := make([]byte, 64<<10); err == nil; {
+			_, err = client.Write(block)
+		}
+		if !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("the client wrote until %v", err)
+		}
+		if err := errors.Join(target.Close(), client.Close()); err != nil {
+			t.Error(err)
+		}
+		<-ended
+	})
+}
+
 // program is a session of a program, as it has one for a connection, and the server that it
 // leads to; ended gives the result of the splice between.
 func program(t *testing.T) (session *mux.Session, server *net.TCPConn, ended <-chan splice.Result) {

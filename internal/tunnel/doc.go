@@ -53,11 +53,13 @@ var (
 )
 
 // ServerOptions are what the hub's end of links needs of gRPC: windows, bounds,
-// keepalive and the codec.
-func ServerOptions() []grpc.ServerOption {
+// keepalive and the codec. A connection without a call is ended after idle.
+func ServerOptions(idle time.Duration) []grpc.ServerOption {
+	alive := serverKeepalive
+	alive.MaxConnectionIdle = idle
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(wire.Codec{}),
-		grpc.KeepaliveParams(serverKeepalive),
+		grpc.KeepaliveParams(alive),
 		grpc.KeepaliveEnforcementPolicy(enforcement),
 		grpc.StaticStreamWindowSize(transportWindow),
 		grpc.StaticConnWindowSize(transportWindow),

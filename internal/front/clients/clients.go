@@ -70,13 +70,22 @@ func New(cfg Config) (*Front, error) {
 // Web returns the listener of sessions that carry HTTP. Its connections are [*Conn].
 func (f *Front) Web() net.Listener { return f.web }
 
-// Admit says who a client is whose link is about to begin.
+// Admit says who a client is whose link is about to begin. Its network is held to the
+// limits before anybody judges a credential, and who is refused is recorded. A link by
+// itself holds none of them: its sessions do.
 func (f *Front) Admit(ctx context.Context, c *acceptor.Client) (string, error) {
-	caller, err := f.identify(ctx, c)
+	ctx = answer.WithID(ctx)
+	want := &front.Session{Source: c.Addr.String(), Start: time.Now()}
+	err := f.cfg.Sessions.Admit(ctx, want)
+	if err == nil {
+		want.Caller, err = f.identify(ctx, c)
+	}
 	if err != nil {
+		f.cfg.Sessions.Refuse(ctx, want, err)
 		return "", err
 	}
-	return caller.User.GetName(), nil
+	want.Hold.Release()
+	return want.Caller.User.GetName(), nil
 }
 
 func (f *Front) identify(ctx context.Context, c *acceptor.Client) (identity.Caller, error) {

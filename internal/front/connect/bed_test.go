@@ -59,7 +59,7 @@ type bed struct {
 	caPEM   []byte
 	log     *logBuffer
 	pair    *muxtest.Pair
-	targets sync.Map // host:port as it is asked for, to the address that it is
+	targets sync.Map // host:port as it is asked for, to the address that it is, or to what serves its sessions
 
 	// mayOpen is asked by Open before it opens; nil allows everything.
 	mayOpen func(s *front.Session) error
@@ -129,6 +129,13 @@ func (b *bed) serve(ctx context.Context, in *mux.Incoming) {
 	address, known := b.targets.Load(netJoin(target))
 	if !known {
 		in.Refuse(wire.CodeNotFound, wire.HopTarget, "no such name "+target.Host+" in the agent's DNS")
+		return
+	}
+	if whole, ok := address.(func(*mux.Session)); ok {
+		session, err := in.Accept()
+		if err == nil {
+			whole(session)
+		}
 		return
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address.(string))

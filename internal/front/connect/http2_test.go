@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/culvertdev/culvert/internal/front"
+	"github.com/culvertdev/culvert/internal/mux"
 )
 
 // h2 is a client of HTTP/2.
@@ -101,6 +102,23 @@ func TestHTTP2(t *testing.T) {
 		ok(t, res.Body.Close())
 		if err := <-got; err == nil {
 			t.Error("the target saw a clean end")
+		}
+	})
+	t.Run("what a target does not read any more is taken from the client, who then reads the rest", func(t *testing.T) {
+		b := newBed(t, nil)
+		sent := make(chan struct{})
+		b.targets.Store(vm, func(s *mux.Session) {
+			_ = s.CloseRead()
+			<-sent
+			_, _ = io.WriteString(s, "enough")
+			_ = s.Close()
+		})
+		res, w := b.connect2(b.h2(), vm)
+		_, err := w.Write(make([]byte, 8<<20)) // more than is buffered on the way
+		close(sent)
+		ok(t, err)
+		if text, err := io.ReadAll(res.Body); err != nil || string(text) != "enough" {
+			t.Errorf("got %q, %v", text, err)
 		}
 	})
 	t.Run("tunnels of one connection do not wait for each other, and a refusal ends one alone", func(t *testing.T) {

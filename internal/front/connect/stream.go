@@ -59,7 +59,9 @@ func (s *h2Stream) fromClient(session *mux.Session, done chan<- int64) {
 	case err == nil:
 		_ = session.CloseWrite() // fails on a closed session only
 	case errors.Is(err, syscall.EPIPE):
-		// The target reads no more; what it still says goes on.
+		// The target reads no more; what it still says goes on. A client that could not
+		// send the rest might never come to read it.
+		_, _ = io.Copy(io.Discard, s.body) // ends with the stream, which join sees to
 	default:
 		session.Reset(wire.CodeCanceled, wire.HopClient, "the client's stream failed")
 	}

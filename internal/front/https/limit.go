@@ -42,8 +42,14 @@ func (h *Handler) take(v *visit, scope limit.Scope, key string) error {
 // kindOf tells what stays open by its nature from what is soon over. What only
 // looks so counts as a session, and has the bound of those.
 func kindOf(r *http.Request) limit.Kind {
-	if r.Header.Get("Upgrade") != "" || strings.Contains(r.URL.RawQuery, "watch=") || strings.Contains(r.URL.RawQuery, "follow=") ||
-		strings.Contains(r.URL.Path, "/watch/") {
+	if r.Header.Get("Upgrade") != "" || strings.Contains(r.URL.Path, "/watch/") {
+		return limit.Session
+	}
+	if r.URL.RawQuery == "" {
+		return limit.Request
+	}
+	// As API servers read it: names may be escaped, and need no value.
+	if query := r.URL.Query(); query.Has("watch") || query.Has("follow") {
 		return limit.Session
 	}
 	return limit.Request

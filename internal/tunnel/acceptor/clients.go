@@ -1,6 +1,7 @@
 package acceptor
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -63,6 +65,11 @@ type ClientsConfig struct {
 	Mux mux.Config
 	// MaxLinks bounds the links. Default 10 000.
 	MaxLinks int
+	// MaxUserLinks bounds those of one user. Default a tenth of MaxLinks.
+	MaxUserLinks int
+	// IdleTime is how long a connection may be without a call: its peer has not said who
+	// it is. Default 30 s.
+	IdleTime time.Duration
 	// Metrics counts calls and panics; nil counts nothing.
 	Metrics *telemetry.Metrics
 	Logger  *slog.Logger
@@ -76,7 +83,8 @@ type Clients struct {
 
 	mu       sync.Mutex
 	draining bool
-	links    map[*mux.Link]struct{}
+	links    map[*mux.Link]string // with whose they are
+	users    map[string]int       // how many
 }
 
 // NewClients returns a server; Serve makes it work.
@@ -84,9 +92,12 @@ func NewClients(cfg ClientsConfig) *Clients {
 	if cfg.MaxLinks <= 0 {
 		cfg.MaxLinks = 10_000
 	}
-	c := &Clients{cfg: cfg, links: make(map[*mux.Link]struct{})}
+	if cfg.MaxUserLinks <= 0 {
+		cfg.MaxUserLinks = max(1, cfg.MaxLinks/10)
+	}
+	c := &Clients{cfg: cfg, links: make(map[*mux.Link]string), users: make(map[string]int)}
 	c.grpc = grpc.NewServer(slices.Concat(
-		interceptors(cfg.Logger, cfg.Metrics, c.authenticate), tunnel.ServerOptions(),
+		interceptors(cfg.Logger, cfg.Metrics, c.authenticate), tunnel.ServerOptions(cmp.Or(cfg.IdleTime, idleTime)),
 		[]grpc.ServerOption{grpc.Creds(tunnel.Credentials(tunnel.ClientProtocol))},
 	)...)
 	culvertv1.RegisterTunnelServiceServer(c.grpc, &clientService{clients: c})
@@ -125,7 +136,17 @@ func (c *Clients) Len() int {
 	return len(c.links)
 }
 
+// idleTime is how long a connection may be without a call.
+const idleTime = 30 * time.Second
+
 type clientKey struct{}
+
+// admitted is a client with the user that it is.
+type admitted struct {
+	*Client
+
+	user string
+}
 
 // authenticate puts the client into the context of the call.
 func (c *Clients) authenticate(ctx context.Context) (context.Context, error) {
@@ -144,7 +165,7 @@ func (c *Clients) authenticate(ctx context.Context) (context.Context, error) {
 		c.cfg.Logger.Info("client refused", "remote", p.Addr.String(), "reason", err)
 		return nil, clientStatus(err)
 	}
-	ctx = context.WithValue(ctx, clientKey{}, client)
+	ctx = context.WithValue(ctx, clientKey{}, admitted{client, user})
 	return context.WithValue(ctx, callerKey{}, "user "+user), nil
 }
 
@@ -172,16 +193,16 @@ type clientService struct {
 func (v *clientService) Connect(stream culvertv1.TunnelService_ConnectServer) error {
 	c := v.clients
 	ctx := stream.Context()
-	client, ok := ctx.Value(clientKey{}).(*Client)
+	client, ok := ctx.Value(clientKey{}).(admitted)
 	if !ok {
 		return status.Error(codes.Unauthenticated, "the call was not authenticated")
 	}
 	cfg := c.cfg.Mux
 	cfg.Hop = wire.HopHub
 	cfg.LocalAddr, cfg.RemoteAddr = client.Local, client.Addr
-	cfg.Handler = func(ctx context.Context, in *mux.Incoming) { c.cfg.Handle(ctx, client, in) }
+	cfg.Handler = func(ctx context.Context, in *mux.Incoming) { c.cfg.Handle(ctx, client.Client, in) }
 	link := mux.New(&serverTransport{stream: stream}, cfg)
-	if err := c.add(link); err != nil {
+	if err := c.add(link, client.user); err != nil {
 		return err
 	}
 	// The end of the stream reaches the link by Recv, see Server.
@@ -206,7 +227,7 @@ func runClient(ctx context.Context, link *mux.Link, log *slog.Logger) {
 	log.Debug("client disconnected", "reason", reason)
 }
 
-func (c *Clients) add(l *mux.Link) error {
+func (c *Clients) add(l *mux.Link, user string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -214,15 +235,22 @@ func (c *Clients) add(l *mux.Link) error {
 		return status.Error(codes.Unavailable, "the hub is draining")
 	case len(c.links) >= c.cfg.MaxLinks:
 		return status.Errorf(codes.ResourceExhausted, "the hub has %d clients, which is all it takes", c.cfg.MaxLinks)
+	case c.users[user] >= c.cfg.MaxUserLinks:
+		return status.Errorf(codes.ResourceExhausted, "%q has %d links at this hub, which is all that one user may have: end programs, or let them share one", user, c.cfg.MaxUserLinks)
 	}
-	c.links[l] = struct{}{}
+	c.links[l] = user
+	c.users[user]++
 	return nil
 }
 
 func (c *Clients) remove(l *mux.Link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	user := c.links[l]
 	delete(c.links, l)
+	if c.users[user]--; c.users[user] == 0 {
+		delete(c.users, user)
+	}
 }
 
 // drainLinks drains links at once.

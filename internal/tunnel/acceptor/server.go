@@ -3,6 +3,7 @@
 package acceptor
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -48,6 +49,9 @@ type ServerConfig struct {
 	Renew RenewFunc
 	// Mux is the configuration of each link; addresses are filled in.
 	Mux mux.Config
+	// MaxClusterLinks bounds the links of one cluster, whose agents may lie about who they
+	// are. Default 1000.
+	MaxClusterLinks int
 	// Metrics counts calls and panics; nil counts nothing.
 	Metrics *telemetry.Metrics
 	Logger  *slog.Logger
@@ -63,13 +67,15 @@ type Server struct {
 	mu       sync.Mutex
 	draining bool
 	links    map[*mux.Link]*held
+	clusters map[string]int // links of each
 }
 
 // NewServer returns a server; Serve makes it work.
 func NewServer(cfg ServerConfig) *Server {
-	s := &Server{cfg: cfg, links: make(map[*mux.Link]*held)}
+	cfg.MaxClusterLinks = cmp.Or(cfg.MaxClusterLinks, 1000)
+	s := &Server{cfg: cfg, links: make(map[*mux.Link]*held), clusters: make(map[string]int)}
 	s.grpc = grpc.NewServer(slices.Concat(
-		interceptors(cfg.Logger, cfg.Metrics, s.authenticate), tunnel.ServerOptions(),
+		interceptors(cfg.Logger, cfg.Metrics, s.authenticate), tunnel.ServerOptions(idleTime),
 		[]grpc.ServerOption{grpc.Creds(serverCredentials())},
 	)...)
 	culvertv1.RegisterTunnelServiceServer(s.grpc, &service{server: s})
@@ -161,9 +167,9 @@ func (v *service) Connect(stream culvertv1.TunnelService_ConnectServer) error {
 	lease := who.conn.lease
 	lease.begin(who.cluster, who.conn.State.PeerCertificates[0])
 	held := newHeld(link, who.cluster, lease)
-	if !s.add(held) {
+	if err := s.add(held); err != nil {
 		lease.end()
-		return status.Error(codes.Unavailable, "the hub is draining")
+		return err
 	}
 	// Once more: a revocation between the first look and now has not cut this link.
 	if _, err := s.judge(p, who.conn); err != nil {
@@ -226,19 +232,26 @@ func linkStatus(err error) error {
 	}
 }
 
-func (s *Server) add(h *held) bool {
+func (s *Server) add(h *held) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
-		return false
+	switch {
+	case s.draining:
+		return status.Error(codes.Unavailable, "the hub is draining")
+	case s.clusters[h.cluster] >= s.cfg.MaxClusterLinks:
+		return status.Errorf(codes.ResourceExhausted, "the cluster %s has %d links at this hub, which is all that one may have: end agents", h.cluster, s.cfg.MaxClusterLinks)
 	}
 	s.links[h.link] = h
-	return true
+	s.clusters[h.cluster]++
+	return nil
 }
 
 func (s *Server) remove(h *held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.links, h.link)
+	if s.clusters[h.cluster]--; s.clusters[h.cluster] == 0 {
+		delete(s.clusters, h.cluster)
+	}
 	h.lease.end()
 }
