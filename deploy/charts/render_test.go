@@ -336,7 +336,7 @@ func TestImages(t *testing.T) {
 }
 
 func TestOneReplica(t *testing.T) {
-	t.Run("K16: callers and agents are led to the one pod of the hub whether it is ready or not", func(t *testing.T) {
+	t.Run("K12: callers and agents are led to the one pod of the hub whether it is ready or not", func(t *testing.T) {
 		services := ofKind(t, render(t, Hub, base[Hub], "service: {agent: {type: LoadBalancer}}"), "Service")
 		if strings.Count(services, "publishNotReadyAddresses: true") != 2 {
 			t.Error(services)
