@@ -21,27 +21,18 @@ const chartFile = "Chart.yaml"
 // chart packs one as helm package does: in a folder of its name, with the version of
 // the release, and the tag of its images where values name none.
 func (b builder) chart(name string) (file string, content []byte, err error) {
-	root := filepath.Join(b.root, "deploy", "charts", name)
+	files := os.DirFS(filepath.Join(b.root, "deploy", "charts", name))
 	var entries []entry
-	err = filepath.WalkDir(root, func(path string, found fs.DirEntry, err error) error {
+	err = fs.WalkDir(files, ".", func(path string, found fs.DirEntry, err error) error {
 		if err != nil || found.IsDir() {
 			return err
 		}
-		inside, err := filepath.Rel(root, path)
-		if err != nil {
-			return err
+		text, err := fs.ReadFile(files, path)
+		if err == nil && path == chartFile {
+			text, err = b.describeChart(text)
 		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if inside == chartFile {
-			if text, err = b.describeChart(text); err != nil {
-				return err
-			}
-		}
-		entries = append(entries, entry{name: name + "/" + filepath.ToSlash(inside), mode: 0o644, content: text})
-		return nil
+		entries = append(entries, entry{name: name + "/" + path, mode: 0o644, content: text})
+		return err
 	})
 	if err != nil {
 		return "", nil, fmt.Errorf("chart %s: %w", name, err)
