@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/culvertdev/culvert/deploy/charts"
+	"github.com/culvertdev/culvert/internal/version"
 )
 
 func manifestsCommand() *cobra.Command {
@@ -20,7 +21,8 @@ func manifestsCommand() *cobra.Command {
 		Use:   "manifests",
 		Short: "Print the Kubernetes objects of a hub or an agent",
 		Long: `Manifests prints what helm template prints for the charts of this release, for
-people without Helm. The values are those of the charts.`,
+people without Helm. The values are those of the charts. The images are those of the
+same release as this program, unless image.tag or image.digest says otherwise.`,
 		Example: "  culvert manifests hub --set hub.publicHost=hub.example.com",
 	}
 	cmd.AddCommand(
@@ -63,7 +65,7 @@ func (m *manifestFlags) print(cmd *cobra.Command, chart string) error {
 		return err
 	}
 	rendered, err := charts.Render(chart, charts.Options{
-		Release: m.release, Namespace: m.namespace, Values: values,
+		Release: m.release, Namespace: m.namespace, Version: version.String(), Values: values,
 	})
 	if err != nil {
 		return err

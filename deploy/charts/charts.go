@@ -26,6 +26,7 @@ import (
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
 	releaseutil "helm.sh/helm/v4/pkg/release/v1/util"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // Names of the charts.
@@ -69,11 +70,15 @@ func load(name string) (*chart.Chart, error) {
 
 // Options say how to render a chart. The zero value is good.
 type Options struct {
-	// Release names the release. Default the chart's name.
+	// Release names the release: a DNS label of at most 53 characters. Default the
+	// chart's name.
 	Release string
 	// Namespace is where the objects go. Default: the chart's name; for an agent whose
 	// cluster.uid is given, cluster-<uid>.
 	Namespace string
+	// Version is the release whose images are installed, such as v1.2.3, where the
+	// values name no tag. Anything else, such as devel, leaves the chart's own.
+	Version string
 	// Values are put over those of the chart. They are not changed.
 	Values map[string]any
 }
@@ -112,9 +117,15 @@ func Render(name string, o Options) (*Rendered, error) {
 	if release.Namespace == "" {
 		release.Namespace = namespaceFor(name, o.Values)
 	}
+	if released.MatchString(o.Version) {
+		loaded.Metadata.AppVersion = strings.ReplaceAll(o.Version, "+", "-")
+	}
 	values, err := util.ToRenderValues(loaded, o.Values, release, common.DefaultCapabilities)
 	if err != nil {
 		return nil, explain(err)
+	}
+	if err := checkNames(release); err != nil {
+		return nil, err
 	}
 	texts, err := engine.Render(loaded, values)
 	if err != nil {
@@ -141,6 +152,21 @@ func Render(name string, o Options) (*Rendered, error) {
 		rendered.Manifests = append(rendered.Manifests, manifest.Content)
 	}
 	return rendered, nil
+}
+
+// released are versions that images have.
+var released = regexp.MustCompile(`^v\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+dirty)?$`)
+
+// checkNames refuses what the API server would refuse of every object.
+func checkNames(release common.ReleaseOptions) error {
+	const longest = 53 // Helm's own bound, which leaves room for what follows the name
+	if problems := validation.IsDNS1035Label(release.Name); len(problems) > 0 || len(release.Name) > longest {
+		return fmt.Errorf("name: %q cannot name a release: want at most %d lower case letters, digits and dashes that begin with a letter, such as %s", release.Name, longest, Hub)
+	}
+	if problems := validation.IsDNS1123Label(release.Namespace); len(problems) > 0 {
+		return fmt.Errorf("namespace: %q cannot be one: want at most 63 lower case letters, digits and dashes; a cluster.uid of more than 55 needs one of its own", release.Namespace)
+	}
+	return nil
 }
 
 // namespaceFor is the namespace where none is given.

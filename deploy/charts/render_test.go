@@ -2,6 +2,7 @@ package charts
 
 import (
 	"encoding/base64"
+	"errors"
 	"strings"
 	"testing"
 
@@ -49,7 +50,8 @@ func ofKind(t *testing.T, r *Rendered, kind string) string {
 		var object struct {
 			Kind string `json:"kind"`
 		}
-		if err := yaml.Unmarshal([]byte(manifest), &object); err != nil {
+		var strict map[string]any
+		if err := errors.Join(yaml.UnmarshalStrict([]byte(manifest), &strict), yaml.Unmarshal([]byte(manifest), &object)); err != nil {
 			t.Fatalf("%v in:\n%s", err, manifest)
 		}
 		if object.Kind == kind {
@@ -124,7 +126,15 @@ func TestRefused(t *testing.T) {
 		{"two policies", Hub, "policy: {document: {kind: Policy}, configMapName: a}", []string{"policy.document, policy.configMapName: give one of them"}},
 		{"services that cannot be refused", Hub, "{serviceProxy: {enabled: false}, policy: {configMapName: a}}", []string{"serviceProxy.enabled", "policy.configMapName"}},
 		{"a node port of no type", Hub, "service: {type: ClusterIP, nodePort: 30443}", []string{"service.nodePort: only with service.type"}},
-		{"a node port for agents of no type", Hub, "service: {agent: {nodePort: 30091}}", []string{"service.agent.nodePort: only with service.agent.type"}},
+		{"a node port for agents of no type", Hub, "service: {agent: {nodePort: 30091}}", []string{"service.agent.nodePort: only with a service.agent.type other than None"}},
+		{"a traffic policy of no type", Hub, "service: {type: ClusterIP, externalTrafficPolicy: Local}", []string{"service.externalTrafficPolicy: only with service.type NodePort or LoadBalancer"}},
+		{"a load balancer's class without one", Hub, "service: {type: NodePort, loadBalancerClass: x}", []string{"service.loadBalancerClass: only with service.type LoadBalancer"}},
+		{"networks of no load balancer", Hub, "service: {agent: {type: NodePort, loadBalancerSourceRanges: [192.0.2.0/24]}}", []string{"service.agent.loadBalancerSourceRanges: only with service.agent.type LoadBalancer"}},
+		{"an Ingress for an address", Hub, "{hub: {publicHost: 192.0.2.7}, service: {ingress: {enabled: true}}}", []string{"service.ingress.enabled: 192.0.2.7 is an address", "hub.publicHost"}},
+		{"a further port twice", Hub, "hub: {extraPorts: [{name: a, port: 3128}, {name: b, port: 3128}]}", []string{"hub.extraPorts: b: 3128 is another port of the pod"}},
+		{"a further port of the hub's name", Hub, "hub: {extraPorts: [{name: metrics, port: 3128}]}", []string{"hub.extraPorts: metrics is the name of a port"}},
+		{"a drain that Kubernetes does not wait for", Hub, "hub: {config: {drainTimeout: 60s}}", []string{"hub.config.drainTimeout", "give hub.drainSeconds"}},
+		{"a field of the pod twice", Hub, "podSpec: {containers: []}", []string{"podSpec.containers: the chart sets this field"}},
 		{"an alias of itself", Hub, "hub: {aliasPort: 443}", []string{"hub.aliasPort: the same as service.port"}},
 		{"one port twice", Hub, "hub: {agentPort: 8443}", []string{"hub.agentPort: 8443 is another port of the pod"}},
 		{"metrics on the serving port", Hub, "metrics: {port: 8443}", []string{"metrics.port: 8443"}},
@@ -141,6 +151,8 @@ func TestRefused(t *testing.T) {
 		{"a CA that is none", Agent, "hub: {ca: aGVsbG8=}", []string{"hub.ca: neither PEM, base64 of PEM nor system"}},
 		{"an impossible cluster", Agent, "cluster: {uid: Edge_1}", []string{"cluster.uid: 'Edge_1' does not match pattern"}},
 		{"the subdomain of another cluster", Agent, "cluster: {uid: edge-1, subdomain: cluster-edge-2}", []string{"cluster.subdomain", "the hub gives it", "hosts.names"}},
+		{"a drain that Kubernetes does not wait for", Agent, "config: {drainTimeout: 60s}", []string{"config.drainTimeout", "give drainSeconds"}},
+		{"a field of the pods twice", Agent, "podSpec: {tolerations: []}", []string{"podSpec.tolerations: the chart sets this field"}},
 		{"a proxy's password", Agent, `proxy: {url: "http://user:secret@proxy:3128"}`, []string{"proxy.url: has a password", "proxy.credentialsSecret"}},
 		{"limited to nobody", Agent, "rbac: {mode: limited}", []string{"rbac.users: required with rbac.mode limited"}},
 		{"a mode", Agent, "rbac: {mode: all}", []string{"rbac.mode: value must be one of 'full', 'limited', 'constrained'"}},
@@ -238,9 +250,103 @@ func TestNamespace(t *testing.T) {
 	if r, err := Render(Hub, Options{Values: merged(t, base[Hub])}); err != nil || r.Namespace != Hub {
 		t.Errorf("%+v, %v", r, err)
 	}
+	for _, o := range []Options{{Release: "Hub_1"}, {Release: strings.Repeat("x", 54)}, {Release: "1"}} {
+		o.Values = merged(t, base[Hub])
+		if _, err := Render(Hub, o); err == nil || !strings.Contains(err.Error(), "cannot name a release") {
+			t.Errorf("%q: %v", o.Release, err)
+		}
+	}
+	if _, err := Render(Agent, Options{Values: merged(t, base[Agent], "cluster: {uid: "+strings.Repeat("x", 63)+"}")}); err == nil || !strings.Contains(err.Error(), "namespace: ") {
+		t.Errorf("a namespace that is too long: %v", err)
+	}
 	if _, err := Render("other", Options{}); err == nil {
 		t.Error("a chart that is not there is rendered")
 	}
+}
+
+func TestLabels(t *testing.T) {
+	for chart, pods := range map[string]string{Hub: "StatefulSet", Agent: "Deployment"} {
+		t.Run("K12: labels and annotations that are given win over those of "+chart+", but for what selects its pods", func(t *testing.T) {
+			r := render(t, chart, base[chart], `commonLabels: {app.kubernetes.io/part-of: platform, app.kubernetes.io/name: other, team: a}
+commonAnnotations: {helm.sh/resource-policy: delete}
+podLabels: {team: b, app.kubernetes.io/instance: other}
+podAnnotations: {kubectl.kubernetes.io/default-container: mine, culvert.dev/config: mine}
+metrics: {serviceMonitor: {enabled: true, labels: {team: c}}}
+`)
+			for _, kind := range []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "NetworkPolicy", "Service", "ServiceMonitor", pods} {
+				var object struct {
+					Metadata struct{ Labels, Annotations map[string]string }
+					Spec     struct {
+						Template struct {
+							Metadata struct{ Labels, Annotations map[string]string }
+						}
+					}
+				}
+				text, _, _ := strings.Cut(ofKind(t, r, kind), "\n---\n")
+				if err := yaml.Unmarshal([]byte(text), &object); err != nil {
+					t.Fatal(err)
+				}
+				want := map[string]string{"app.kubernetes.io/part-of": "platform", "app.kubernetes.io/name": chart, "team": "a", "app.kubernetes.io/version": "v0.1.0"}
+				if kind == "ServiceMonitor" {
+					want["team"] = "c"
+				}
+				for key, value := range want {
+					if got := object.Metadata.Labels[key]; got != value {
+						t.Errorf("%s: %s is %q, want %q", kind, key, got, value)
+					}
+				}
+				if kind != pods {
+					continue
+				}
+				pod := object.Spec.Template.Metadata
+				if pod.Labels["team"] != "b" || pod.Labels["app.kubernetes.io/name"] != chart || pod.Labels["app.kubernetes.io/instance"] != chart || pod.Labels["helm.sh/chart"] != "" {
+					t.Errorf("labels of the pod: %v", pod.Labels)
+				}
+				if pod.Annotations["kubectl.kubernetes.io/default-container"] != "mine" || len(pod.Annotations["culvert.dev/config"]) != 64 {
+					t.Errorf("annotations of the pod: %v", pod.Annotations)
+				}
+			}
+		})
+		t.Run("K12: what "+chart+" runs is not replaced by labels or annotations of other objects", func(t *testing.T) {
+			template := func(r *Rendered) string {
+				_, pod, _ := strings.Cut(ofKind(t, r, pods), "  template:\n")
+				return pod
+			}
+			if a, b := template(render(t, chart, base[chart])), template(render(t, chart, base[chart], "commonAnnotations: {a/b: c}")); a != b {
+				t.Errorf("%s\n%s", a, b)
+			}
+		})
+	}
+}
+
+func TestImages(t *testing.T) {
+	for version, want := range map[string]string{
+		"": ":v0.1.0\"", "devel": ":v0.1.0\"", "devel-0123": ":v0.1.0\"", "v1.2.3": ":v1.2.3\"",
+		"v0.0.0-20260102030405-0123456789ab+dirty": ":v0.0.0-20260102030405-0123456789ab-dirty\"",
+	} {
+		r, err := Render(Hub, Options{Version: version, Values: merged(t, base[Hub])})
+		if err != nil || !strings.Contains(ofKind(t, r, "StatefulSet"), "culvert-hub"+want) {
+			t.Errorf("%q: %v", version, err)
+		}
+		r, err = Render(Hub, Options{Version: version, Values: merged(t, base[Hub], "image: {tag: mine}")})
+		if err != nil || !strings.Contains(ofKind(t, r, "StatefulSet"), `culvert-hub:mine"`) {
+			t.Errorf("%q with a tag: %v", version, err)
+		}
+	}
+}
+
+func TestOneReplica(t *testing.T) {
+	t.Run("K12: callers and agents are led to the one pod of the hub whether it is ready or not", func(t *testing.T) {
+		services := ofKind(t, render(t, Hub, base[Hub], "service: {agent: {type: LoadBalancer}}"), "Service")
+		if strings.Count(services, "publishNotReadyAddresses: true") != 2 {
+			t.Error(services)
+		}
+	})
+	t.Run("K12: the Service's name can be changed later, which the StatefulSet's own cannot", func(t *testing.T) {
+		if set := ofKind(t, render(t, Hub, base[Hub], "service: {name: other}"), "StatefulSet"); !strings.Contains(set, "serviceName: culvert-hub\n") {
+			t.Error(set)
+		}
+	})
 }
 
 func TestNotes(t *testing.T) {
@@ -252,6 +358,16 @@ func TestNotes(t *testing.T) {
 	}
 	if notes := render(t, Hub, base[Hub], "{admins: {users: [alice]}, persistence: {enabled: false}}").Notes; strings.Contains(notes, "Nobody may") || !strings.Contains(notes, "WARNING: persistence.enabled") {
 		t.Error(notes)
+	}
+	if notes := render(t, Hub, base[Hub], "{callers: {tokenReview: {enabled: false}, tokenFile: {secretName: t}}}").Notes; strings.Contains(notes, "serviceaccount") || !strings.Contains(notes, "> join.token)") {
+		t.Error(notes)
+	}
+	for chart, values := range map[string]string{Hub: "service: {type: NodePort}\n", Agent: ""} {
+		open := render(t, chart, base[chart], values+"metrics: {serviceMonitor: {enabled: true}}\nnetworkPolicy: {metricsFrom: [{namespaceSelector: {}}]}").Notes
+		shut := render(t, chart, base[chart], values+"metrics: {serviceMonitor: {enabled: true}}").Notes
+		if !strings.Contains(shut, "networkPolicy.metricsFrom lets nobody") || strings.Contains(open, "lets nobody") || strings.Contains(shut, "service.nodePort is 0") != (chart == Hub) {
+			t.Errorf("%s\n%s", shut, open)
+		}
 	}
 	notes = render(t, Agent, base[Agent], `{cluster: {uid: edge-1}, hub: {address: "hub.example.com:443"}}`).Notes
 	for _, part := range []string{"rollout status deployment/culvert-agent", "culvert kubeconfig --hub https://hub.example.com:443 --token-file alice.token --cluster edge-1"} {

@@ -13,22 +13,37 @@ import (
 	"github.com/culvertdev/culvert/e2e/testbed"
 )
 
-const everyHub = `hub: {publicHost: hub.example.com, agentPort: 8091, aliasPort: 9092, names: [hub.internal]}
+const everyHub = `commonLabels: {app.kubernetes.io/part-of: platform, team: a}
+commonAnnotations: {example.com/owner: platform}
+podLabels: {team: b}
+podSpec: {hostAliases: [{ip: 192.0.2.7, hostnames: [issuer.internal]}], dnsConfig: {options: [{name: ndots, value: "1"}]}, schedulerName: mine}
+extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: "{{ .Release.Name }}-more", namespace: "{{ .Release.Namespace }}"}}]
+hub:
+  publicHost: Hub.example.com
+  agentPort: 8091
+  aliasPort: 9092
+  names: [hub.internal]
+  extraPorts: [{name: connect, port: 3128, servicePort: 8080, nodePort: 30080}, {name: websocket, port: 6100}]
 callers:
   tokenFile: {secretName: tokens}
   clientCA: {configMapName: people}
   authenticationConfig: {apiVersion: apiserver.config.k8s.io/v1, kind: AuthenticationConfiguration, jwt: []}
 serviceProxy: {enabled: false}
-hosts: {domain: edge.example.com}
+hosts: {domain: edge.example.com, names: [{name: kube.example.com, cluster: edge-1}, {name: "*.db.example.com", cluster: edge-1}]}
 agentCA: {secretName: agents}
-service: {type: NodePort, nodePort: 30443, agent: {type: NodePort, nodePort: 30091}, ingress: {enabled: true, className: nginx}}
+service: {type: NodePort, nodePort: 30443, ipFamilyPolicy: PreferDualStack, agent: {type: NodePort, nodePort: 30091, externalTrafficPolicy: Local}, ingress: {enabled: true, className: nginx}}
 networkPolicy: {from: [{ipBlock: {cidr: 192.0.2.0/24}}], metricsFrom: [{namespaceSelector: {}}], egress: [{ports: [{port: 443}]}]}
 podDisruptionBudget: {enabled: true}
 policy: {subjectAccessReview: true}
 audit: {stdout: true}
 `
 
-const everyAgent = `hub: {address: "hub.example.com:443", ca: system}
+const everyAgent = `commonLabels: {app.kubernetes.io/part-of: platform, team: a}
+commonAnnotations: {example.com/owner: platform}
+podLabels: {team: b}
+podSpec: {dnsPolicy: Default}
+extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: "{{ .Release.Name }}-more", namespace: "{{ .Release.Namespace }}"}}]
+hub: {address: "hub.example.com:443", ca: system}
 join: {token: culvert-join.a.b}
 rbac: {mode: limited, users: [cluster:hub:alice], groups: [cluster:hub:team-a]}
 policy: {document: {apiVersion: policy.culvert.dev/v1, kind: Policy}}
@@ -60,6 +75,45 @@ func TestApply(t *testing.T) {
 			if err := install(one[0], one[1], name); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+	})
+	t.Run("K12: what is installed takes every later change of its values, and pods are replaced for those of the pod alone", func(t *testing.T) {
+		template := func(workload string) string {
+			out, err := c.Kubectl(ctx, "-n", "applied", "get", workload, "-o", "jsonpath={.spec.template}")
+			must(t, err)
+			return out
+		}
+		for name, steps := range map[string][]string{
+			"hub": {"hub: {publicHost: hub.example.com}", everyHub, "{hub: {publicHost: hub.example.com}, service: {name: gate}}", "{hub: {publicHost: hub.example.com}, persistence: {enabled: false}, tls: {secretName: mine}}"},
+			"agent": {
+				"join: {token: culvert-join.a.b}", everyAgent, `{join: {serviceAccount: {enabled: true}}, hub: {address: "hub:443", ca: system}, cluster: {uid: edge-1}}`,
+				`{certificate: {secretName: mine}, hub: {address: "hub:443"}, rbac: {mode: constrained}}`,
+			},
+		} {
+			for i, values := range steps {
+				// The ports of the nodes are taken by another hub.
+				if err := install(name, strings.NewReplacer("30443", "30444", "30091", "30092", "30080", "30081").Replace(values), "changed"); err != nil {
+					t.Errorf("%s, step %d: %v", name, i, err)
+				}
+			}
+		}
+		before := template("statefulset/hub-culvert-hub")
+		must(t, install("hub", "{hub: {publicHost: hub.example.com}, commonAnnotations: {a/b: c}, service: {annotations: {a/b: d}}, networkPolicy: {enabled: false}}", "hub"))
+		if after := template("statefulset/hub-culvert-hub"); before != after {
+			t.Errorf("the pod has changed from\n%s\nto\n%s", before, after)
+		}
+		must(t, install("hub", "hub: {publicHost: hub.example.com}", "hub"))
+	})
+	t.Run("K12: hubs of the same name in two namespaces share nothing", func(t *testing.T) {
+		must(t, restricted(ctx, c, "second"))
+		for _, namespace := range []string{"applied", "second"} {
+			objects, err := manifests(ctx, "hub", "hub: {publicHost: hub.example.com}", "--namespace", namespace, "--name", "twin")
+			must(t, err)
+			must(t, apply(ctx, c, objects))
+		}
+		out, err := c.Kubectl(ctx, "get", "clusterrolebindings", "-o", "jsonpath={range .items[*]}{.metadata.name} {.subjects[0].namespace} {end}")
+		if err != nil || !strings.Contains(out, "twin-culvert-hub:applied applied ") || !strings.Contains(out, "twin-culvert-hub:second second ") {
+			t.Errorf("%s%v", out, err)
 		}
 	})
 	t.Run("P11: one load balancer's Service has the documented name", func(t *testing.T) {

@@ -35,6 +35,9 @@ func TestArchives(t *testing.T) {
 		for _, name := range names {
 			files = append(files, name+".cdx.json", name+extension(name))
 		}
+		for _, chart := range charts {
+			files = append(files, chart+"-"+strings.TrimPrefix(version, "v")+".tgz")
+		}
 		slices.Sort(files)
 		for _, file := range files {
 			want += fmt.Sprintf("%x  %s\n", sha256.Sum256([]byte(read(t, filepath.Join(dir, file)))), file)
@@ -75,6 +78,24 @@ func TestArchives(t *testing.T) {
 			}
 		}
 	})
+	t.Run("K12: the charts are those of the repository, of the release's version and with its images", func(t *testing.T) {
+		for _, chart := range charts {
+			root := filepath.Join(filepath.Dir(deployed(t, "hub.yaml")), "..", "charts", chart)
+			files := untar(t, filepath.Join(dir, chart+"-"+strings.TrimPrefix(version, "v")+".tgz"), chart+"/")
+			for name, content := range files {
+				want := read(t, filepath.Join(root, name))
+				if name == "Chart.yaml" {
+					want = strings.NewReplacer("\nversion: 0.1.0\n", "\nversion: "+strings.TrimPrefix(version, "v")+"\n", "\nappVersion: v0.1.0\n", "\nappVersion: "+strings.ReplaceAll(version, "+", "-")+"\n").Replace(want)
+				}
+				if string(content) != want {
+					t.Errorf("%s/%s is\n%s\nwant\n%s", chart, name, content, want)
+				}
+			}
+			if len(files["values.yaml"]) == 0 || len(files["templates/NOTES.txt"]) == 0 {
+				t.Errorf("%s has %v", chart, slices.Sorted(maps.Keys(files)))
+			}
+		}
+	})
 	t.Run("F9: the programs of the archive are those of the images, and say which release they are", func(t *testing.T) {
 		ctx := within(t, 2*time.Minute)
 		name := "culvert_" + version + "_linux_" + runtime.GOARCH
@@ -103,6 +124,9 @@ func TestArchives(t *testing.T) {
 	}
 }
 
+// charts are those that a release has.
+var charts = []string{"culvert-hub", "culvert-agent"}
+
 func extension(name string) string {
 	if strings.Contains(name, "windows") {
 		return ".zip"
@@ -113,9 +137,11 @@ func extension(name string) string {
 // unarchive returns the files of an archive, by their name below its one folder.
 func unarchive(t *testing.T, path string) map[string][]byte {
 	t.Helper()
-	raw := []byte(read(t, path))
-	files := map[string][]byte{}
 	top := strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".zip"), ".tar.gz") + "/"
+	if strings.HasSuffix(path, ".tar.gz") {
+		return untar(t, path, top)
+	}
+	files := map[string][]byte{}
 	add := func(name string, content io.Reader) {
 		inside, ok := strings.CutPrefix(name, top)
 		if !ok {
@@ -125,18 +151,23 @@ func unarchive(t *testing.T, path string) map[string][]byte {
 		must(t, err)
 		files[inside] = text
 	}
-	if strings.HasSuffix(path, ".zip") {
-		r, err := zip.NewReader(bytes.NewReader(raw), int64(len(raw)))
+	raw := []byte(read(t, path))
+	r, err := zip.NewReader(bytes.NewReader(raw), int64(len(raw)))
+	must(t, err)
+	for _, file := range r.File {
+		content, err := file.Open()
 		must(t, err)
-		for _, file := range r.File {
-			content, err := file.Open()
-			must(t, err)
-			add(file.Name, content)
-			must(t, content.Close())
-		}
-		return files
+		add(file.Name, content)
+		must(t, content.Close())
 	}
-	z, err := gzip.NewReader(bytes.NewReader(raw))
+	return files
+}
+
+// untar returns the files of a compressed tar, by their name below top.
+func untar(t *testing.T, path, top string) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	z, err := gzip.NewReader(strings.NewReader(read(t, path)))
 	must(t, err)
 	for r := tar.NewReader(z); ; {
 		header, err := r.Next()
@@ -144,6 +175,11 @@ func unarchive(t *testing.T, path string) map[string][]byte {
 			return files
 		}
 		must(t, err)
-		add(header.Name, r)
+		inside, ok := strings.CutPrefix(header.Name, top)
+		if !ok {
+			t.Fatalf("%s has %s outside of its folder", path, header.Name)
+		}
+		files[inside], err = io.ReadAll(r)
+		must(t, err)
 	}
 }

@@ -25,10 +25,17 @@ var archivePlatforms = []string{
 // sums is the file that sha256sum --check reads.
 const sums = "SHA256SUMS"
 
-// writeArchives writes an archive and a bill of materials a platform into dir, and
-// SHA256SUMS over them, which goes to out too.
+// writeArchives writes an archive and a bill of materials a platform into dir, the
+// charts, and SHA256SUMS over all of them, which goes to out too.
 func writeArchives(ctx context.Context, b builder, dir string, platforms []platform, out io.Writer) error {
 	files := map[string][]byte{}
+	for _, name := range chartNames {
+		file, content, err := b.chart(name)
+		if err != nil {
+			return err
+		}
+		files[file] = content
+	}
 	for _, p := range platforms {
 		binaries, err := b.build(ctx, p, programs)
 		if err != nil {

@@ -1,5 +1,5 @@
 // Command release builds what people install: images in an OCI layout, and
-// archives of binaries, both without a container engine and the same bytes for the
+// archives of binaries with the charts, both without a container engine and the same bytes for the
 // same commit and Go release.
 //
 //	release images   --out DIR [--platform linux/amd64,…] [--name culvert-agent,…]

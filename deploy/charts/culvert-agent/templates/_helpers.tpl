@@ -17,18 +17,40 @@
 
 {{- define "culvert-agent.selectorLabels" -}}
 app.kubernetes.io/name: culvert-agent
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
+{{/* Labels of an object, as YAML. What selects pods is nobody's to change. */}}
 {{- define "culvert-agent.labels" -}}
-{{ include "culvert-agent.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: culvert
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{- $root := .root -}}
+{{- $labels := dict "app.kubernetes.io/version" $root.Chart.AppVersion "app.kubernetes.io/part-of" "culvert" "app.kubernetes.io/managed-by" $root.Release.Service "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") -}}
+{{- toYaml (mergeOverwrite $labels ($root.Values.commonLabels | default dict) (.labels | default dict) (include "culvert-agent.selectorLabels" $root | fromYaml)) -}}
+{{- end -}}
+
+{{/* Labels and annotations of an object's metadata. Call it with root and, where it has some of its own, labels and annotations. */}}
+{{- define "culvert-agent.meta" -}}
+labels:
+  {{- include "culvert-agent.labels" . | nindent 2 }}
+{{- with mergeOverwrite (dict) (.root.Values.commonAnnotations | default dict) (.annotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* Labels of a pod: without the chart's version, so that a chart that changes nothing of the pod does not replace it. */}}
+{{- define "culvert-agent.podLabels" -}}
+{{- $labels := dict "app.kubernetes.io/version" .Chart.AppVersion "app.kubernetes.io/part-of" "culvert" -}}
+{{- toYaml (mergeOverwrite $labels (.Values.commonLabels | default dict) (.Values.podLabels | default dict) (include "culvert-agent.selectorLabels" . | fromYaml)) -}}
+{{- end -}}
+
+{{/* Further fields of a pod. Those that the chart sets are refused: they would be there twice. */}}
+{{- define "culvert-agent.podSpec" -}}
+{{- range $field := list "affinity" "automountServiceAccountToken" "containers" "enableServiceLinks" "imagePullSecrets" "nodeSelector" "priorityClassName" "securityContext" "serviceAccountName" "terminationGracePeriodSeconds" "tolerations" "topologySpreadConstraints" "volumes" -}}
+{{- if hasKey ($.Values.podSpec | default dict) $field -}}
+{{- fail (printf "podSpec.%s: the chart sets this field: there is a value for it" $field) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.podSpec }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
 {{- define "culvert-agent.image" -}}

@@ -31,18 +31,40 @@ true
 
 {{- define "culvert-hub.selectorLabels" -}}
 app.kubernetes.io/name: culvert-hub
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
+{{/* Labels of an object, as YAML. What selects pods is nobody's to change. */}}
 {{- define "culvert-hub.labels" -}}
-{{ include "culvert-hub.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: culvert
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{- $root := .root -}}
+{{- $labels := dict "app.kubernetes.io/version" $root.Chart.AppVersion "app.kubernetes.io/part-of" "culvert" "app.kubernetes.io/managed-by" $root.Release.Service "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") -}}
+{{- toYaml (mergeOverwrite $labels ($root.Values.commonLabels | default dict) (.labels | default dict) (include "culvert-hub.selectorLabels" $root | fromYaml)) -}}
+{{- end -}}
+
+{{/* Labels and annotations of an object's metadata. Call it with root and, where it has some of its own, labels and annotations. */}}
+{{- define "culvert-hub.meta" -}}
+labels:
+  {{- include "culvert-hub.labels" . | nindent 2 }}
+{{- with mergeOverwrite (dict) (.root.Values.commonAnnotations | default dict) (.annotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* Labels of a pod: without the chart's version, so that a chart that changes nothing of the pod does not replace it. */}}
+{{- define "culvert-hub.podLabels" -}}
+{{- $labels := dict "app.kubernetes.io/version" .Chart.AppVersion "app.kubernetes.io/part-of" "culvert" -}}
+{{- toYaml (mergeOverwrite $labels (.Values.commonLabels | default dict) (.Values.podLabels | default dict) (include "culvert-hub.selectorLabels" . | fromYaml)) -}}
+{{- end -}}
+
+{{/* Further fields of a pod. Those that the chart sets are refused: they would be there twice. */}}
+{{- define "culvert-hub.podSpec" -}}
+{{- range $field := list "affinity" "automountServiceAccountToken" "containers" "enableServiceLinks" "imagePullSecrets" "nodeSelector" "priorityClassName" "securityContext" "serviceAccountName" "terminationGracePeriodSeconds" "tolerations" "topologySpreadConstraints" "volumes" -}}
+{{- if hasKey ($.Values.podSpec | default dict) $field -}}
+{{- fail (printf "podSpec.%s: the chart sets this field: there is a value for it" $field) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.podSpec }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
 {{- define "culvert-hub.image" -}}
@@ -77,6 +99,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail (printf "%s: %q is no host name or IP address, such as hub.example.com" $field $host) -}}
 {{- end -}}
 {{- $host -}}
+{{- end -}}
+
+{{/* Whether a text is an IP address and no name. */}}
+{{- define "culvert-hub.isAddress" -}}
+{{- if regexMatch "^([0-9.]+|[0-9a-fA-F:]*:[0-9a-fA-F:.]*)$" . }}true{{ end -}}
 {{- end -}}
 
 {{/* host:port with brackets around an IPv6 address. */}}
@@ -187,4 +214,44 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $_ := set $document "rules" (append ($document.rules | default list) $deny) -}}
 {{- end -}}
 {{- with $document }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
+{{/* How a Service is reached: call it with field, its path in the values, and service. What Kubernetes would refuse of a type is refused here by the value's name. */}}
+{{- define "culvert-hub.exposure" -}}
+{{- $field := .field -}}
+{{- $type := .service.type -}}
+{{- if and .service.nodePort (not (has $type (list "NodePort" "LoadBalancer"))) -}}
+{{- fail (printf "%s.nodePort: only with %s.type NodePort or LoadBalancer" $field $field) -}}
+{{- end -}}
+{{- if and .service.externalTrafficPolicy (not (has $type (list "NodePort" "LoadBalancer"))) -}}
+{{- fail (printf "%s.externalTrafficPolicy: only with %s.type NodePort or LoadBalancer" $field $field) -}}
+{{- end -}}
+{{- range $key := list "loadBalancerClass" "loadBalancerIP" "loadBalancerSourceRanges" -}}
+{{- if and (index $.service $key) (ne $type "LoadBalancer") -}}
+{{- fail (printf "%s.%s: only with %s.type LoadBalancer" $field $key $field) -}}
+{{- end -}}
+{{- end -}}
+type: {{ $type }}
+# There is one pod: where it is not ready, nobody else answers in its place.
+publishNotReadyAddresses: true
+{{- with .service.loadBalancerClass }}
+loadBalancerClass: {{ . }}
+{{- end }}
+{{- with .service.loadBalancerIP }}
+loadBalancerIP: {{ . | quote }}
+{{- end }}
+{{- with .service.loadBalancerSourceRanges }}
+loadBalancerSourceRanges:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .service.externalTrafficPolicy }}
+externalTrafficPolicy: {{ . }}
+{{- end }}
+{{- with .ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .ipFamilies }}
+ipFamilies:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
