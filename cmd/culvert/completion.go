@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -70,11 +71,15 @@ func completeClusterFlag(cmd *cobra.Command, flag string) {
 // completeForward completes what stands before the targets or the command of a listener:
 // the cluster. Behind -- everything is the command's.
 func completeForward(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-	if cmd.ArgsLenAtDash() >= 0 {
+	if behindDash() {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	return completeClusters(1)(cmd, args, toComplete)
 }
+
+// behindDash tells whether the word to complete stands behind --. Cobra parses one of its
+// own, so that the command does not know.
+func behindDash() bool { return slices.Contains(os.Args[:len(os.Args)-1], "--") }
 
 // completeRecords completes one name of the hub's own records that is in a state.
 func completeRecords(state string) cobra.CompletionFunc {

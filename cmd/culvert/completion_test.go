@@ -31,6 +31,8 @@ func TestCompletion(t *testing.T) {
 		{"dev --log-level ", "debug info warn error", noFiles},
 		{"ping ", "", noFiles}, // no hub is named
 		{"connect edge-1 ", "", noFiles},
+		{"forward ", "", noFiles},
+		{"socks ", "", noFiles},
 		{"socks --cluster ", "", noFiles},
 		{"forward edge-1 1:db:2 -- ", "", files},
 		{"socks -- ", "", files},

@@ -42,8 +42,8 @@ ends with it and with its exit code.`,
 		Example: `  culvert socks --cluster edge-1
   curl --socks5-hostname 127.0.0.1:1080 http://web.prod/
   culvert socks --listen 127.0.0.1:0 --cluster edge-1 -- curl http://web.prod/`,
-		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-			if cmd.ArgsLenAtDash() >= 0 {
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			if behindDash() {
 				return nil, cobra.ShellCompDirectiveDefault
 			}
 			return nil, cobra.ShellCompDirectiveNoFileComp
