@@ -63,9 +63,9 @@ func TestHostileHub(t *testing.T) {
 		}
 	}
 	for _, c := range []struct {
-		args       []string
-		code       int
-		out, error string
+		args      []string
+		code      int
+		out, says string
 	}{
 		{[]string{"clusters", "list", "--admin"}, 0, "c?[2J?", ""},
 		{[]string{"token", "create", "--cluster", "c"}, 0, "culvert-agent join?[2J?reboot\n", "warning: w?]0;title?\n"},
@@ -73,7 +73,7 @@ func TestHostileHub(t *testing.T) {
 		{[]string{"kubeconfig", "--all"}, 6, "", "no?[2J?1m?way"},
 	} {
 		got := clitest.Run(t, dir, append(c.args, "--hub", hub.URL, "--hub-ca", "ca.crt", "--token-file", "token")...)
-		if got.Code != c.code || !strings.Contains(got.Stdout, c.out) || !strings.Contains(got.Stderr, c.error) || strings.ContainsAny(got.Stdout+got.Stderr, "\x1b\x07\u009b\u202e") {
+		if got.Code != c.code || !strings.Contains(got.Stdout, c.out) || !strings.Contains(got.Stderr, c.says) || strings.ContainsAny(got.Stdout+got.Stderr, "\x1b\x07\u009b\u202e") {
 			t.Errorf("%v: exit code %d, %q, %q", c.args, got.Code, got.Stdout, got.Stderr)
 		}
 	}

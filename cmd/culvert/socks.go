@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -57,7 +58,11 @@ ends with it and with its exit code.`,
 					return fmt.Errorf("--%w", err)
 				}
 			}
-			if _, err := net.ResolveTCPAddr("tcp", o.listen); err != nil {
+			_, port, err := net.SplitHostPort(o.listen)
+			if err == nil {
+				_, err = strconv.ParseUint(port, 10, 16)
+			}
+			if err != nil {
 				return fmt.Errorf("--listen: %q: want an address of this machine, host:port", o.listen)
 			}
 			return errors.Join(checkMaxConnections(o.maxConnections), o.report.check())
