@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/culvertdev/culvert/internal/front/admin"
+	"github.com/culvertdev/culvert/internal/pki"
 )
 
 func pkiShowCommand() *cobra.Command {
@@ -81,9 +82,9 @@ certificate in use, breaks. Roles: agents, serving, users, peers.`,
 				err = out.print(cmd.OutOrStdout(), authority, func(w io.Writer) error {
 					return authorityTable(w, []admin.Authority{authority})
 				})
-				if err == nil && out.form == formTable {
+				if err == nil && out.people() {
 					fmt.Fprintf(cmd.ErrOrStderr(), "The %s CA signs with a new key; %s older are trusted until their certificates have expired.\n",
-						authority.Role, strconv.Itoa(len(authority.Trusted)))
+						printable(authority.Role), strconv.Itoa(len(authority.Trusted)))
 				}
 				return err
 			})
@@ -92,6 +93,7 @@ certificate in use, breaks. Roles: agents, serving, users, peers.`,
 	hub.bind(cmd)
 	out.bind(cmd)
 	cmd.Flags().StringVar(&role, "role", "", "agents, serving, users or peers (required)")
+	completeWords(cmd, "role", pki.Roles()...)
 	required(cmd, "role")
 	return cmd
 }

@@ -51,6 +51,7 @@ It puts load on the hub, the agent and the server for as long as it runs.`,
 		Example: `  culvert bench edge-1
   culvert bench edge-1 echo.prod:7 --duration 30s --parallel 1
   culvert bench edge-1 sink.prod:9 --discard --output json`,
+		ValidArgsFunction: completeClusters(1),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
 				return errors.New("want one or two arguments, the cluster and HOST:PORT")
@@ -126,8 +127,10 @@ func (o *benchOptions) run(cmd *cobra.Command, args []string) error {
 		if err := startable(ctx, c, args[0], result.Target); err != nil {
 			return err
 		}
-		for _, phase := range phases {
+		for i, phase := range phases {
+			stop := progress(cmd.ErrOrStderr(), fmt.Sprintf("measuring, %d of %d", i+1, len(phases)))
 			m, err := o.phase(ctx, o.duration/time.Duration(len(phases)), phase)
+			stop()
 			if err != nil {
 				return err
 			}

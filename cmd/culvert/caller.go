@@ -22,6 +22,7 @@ import (
 	credkube "github.com/culvertdev/culvert/internal/credential/kube"
 	"github.com/culvertdev/culvert/internal/kubeconfig"
 	"github.com/culvertdev/culvert/internal/profile"
+	"github.com/culvertdev/culvert/internal/route"
 )
 
 // hubCaller calls a hub as its caller.
@@ -83,6 +84,9 @@ func (h *hubCaller) clusters(ctx context.Context) ([]string, error) {
 	}
 	var names []string
 	for _, item := range list.Items {
+		if err := route.CheckCluster(item.Cluster); err != nil { // it becomes a name in files
+			return nil, fmt.Errorf("ask the hub at %s: an answer that is not of a hub: %w", h.base, err)
+		}
 		names = append(names, item.Cluster)
 	}
 	return names, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -192,10 +193,18 @@ func cacheDir() string {
 	return dir
 }
 
-// readSecret reads a token that is piped in.
-func readSecret(r io.Reader) (credential.Token, error) {
+// readSecret reads a token that is piped in, or typed in without being shown.
+func readSecret(ctx context.Context, r io.Reader, say io.Writer) (credential.Token, error) {
 	const most = 64<<10 + 2
-	text, err := io.ReadAll(io.LimitReader(r, most))
+	var text []byte
+	var err error
+	if file, ok := r.(*os.File); ok && isTerminal(file) {
+		fmt.Fprint(say, "Your token: ")
+		text, err = readPassword(ctx, file)
+		fmt.Fprintln(say)
+	} else {
+		text, err = io.ReadAll(io.LimitReader(interruptible(ctx, r), most))
+	}
 	if err != nil {
 		return credential.Token{}, err
 	}

@@ -172,8 +172,9 @@ func clustersAcceptCommand() *cobra.Command {
 		Long: `Let a cluster join that waits to be accepted. With --key only the agent whose key
 has that fingerprint is accepted, which its log shows, and so does
 culvert clusters get.`,
-		Example: "  culvert clusters accept edge-1\n  culvert clusters accept --state /var/lib/culvert edge-1",
-		Args:    oneName("cluster's name"),
+		Example:           "  culvert clusters accept edge-1\n  culvert clusters accept --state /var/lib/culvert edge-1",
+		Args:              oneName("cluster's name"),
+		ValidArgsFunction: completeRecords(admin.ClusterPending),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err
@@ -217,7 +218,7 @@ are revoked too. A new join token brings the cluster back with a new certificate
 					return err
 				}
 				return out.print(cmd.OutOrStdout(), done, func(w io.Writer) error {
-					_, err := fmt.Fprintf(w, "cluster %s is revoked, %d tunnels were cut\n", done.Cluster, done.Cut)
+					_, err := fmt.Fprintf(w, "cluster %s is revoked, %d tunnels were cut\n", printable(done.Cluster), done.Cut)
 					return err
 				})
 			})
@@ -239,8 +240,9 @@ func clustersRestoreCommand() *cobra.Command {
 the authorities in agentAuthorities, as those of Open Cluster Management do.
 Certificates from before the revocation stay refused: whoever issues them has to
 issue new ones. Agents that have joined with a token need a new token instead.`,
-		Example: "  culvert clusters restore --state /var/lib/culvert edge-1",
-		Args:    oneName("cluster's name"),
+		Example:           "  culvert clusters restore --state /var/lib/culvert edge-1",
+		Args:              oneName("cluster's name"),
+		ValidArgsFunction: completeRecords(admin.ClusterRevoked),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err

@@ -26,7 +26,8 @@ may be set up before it joins, and without ever joining. An empty --direct-url r
 the record.`,
 		Example: `  culvert clusters set --state /var/lib/culvert edge-1 --direct-url https://10.0.0.5:6443 --direct-ca edge-1-ca.crt
   culvert clusters set --state /var/lib/culvert edge-1 --direct-url ''`,
-		Args: oneName("cluster's name"),
+		Args:              oneName("cluster's name"),
+		ValidArgsFunction: completeClusters(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err

@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/culvertdev/culvert/internal/front/admin"
 	"github.com/culvertdev/culvert/internal/profile"
+	"github.com/culvertdev/culvert/internal/route"
 )
 
 // completionTime is how long a shell waits for the names of clusters.
@@ -55,6 +59,62 @@ func completeClusters(most int) cobra.CompletionFunc {
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// completeClusterFlag makes a flag complete the names of clusters.
+func completeClusterFlag(cmd *cobra.Command, flag string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, completeClusters(0)); err != nil {
+		panic(err) // the flag was just added
+	}
+}
+
+// completeForward completes what stands before the targets or the command of a listener:
+// the cluster. Behind -- everything is the command's.
+func completeForward(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if behindDash() {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return completeClusters(1)(cmd, args, toComplete)
+}
+
+// behindDash tells whether the word to complete stands behind --. Cobra parses one of its
+// own, so that the command does not know.
+func behindDash() bool { return slices.Contains(os.Args[:len(os.Args)-1], "--") }
+
+// completeRecords completes one name of the hub's own records that is in a state.
+func completeRecords(state string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
+		defer cancel()
+		var names []string
+		for _, c := range records(ctx, cmd) {
+			if c.State == state && strings.HasPrefix(c.Name, toComplete) && route.CheckCluster(c.Name) == nil { // a shell reads it
+				names = append(names, c.Name+"\t"+c.State)
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// records are the clusters that the hub of the flags knows, for a shell; on an error none.
+func records(ctx context.Context, cmd *cobra.Command) []admin.Cluster {
+	hub := hubFlags{caller: callerOf(cmd)}
+	if f := cmd.Flags().Lookup("state"); f != nil {
+		hub.state = f.Value.String()
+	}
+	c, err := hub.client(ctx, io.Discard)
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	clusters, err := c.ListClusters(ctx)
+	if err != nil {
+		return nil
+	}
+	return clusters
 }
 
 // completeWords makes a flag complete one of some words.

@@ -86,6 +86,7 @@ clients that start at once get one token together.`,
 	f.StringVar(&o.tokenRequest, "token-request", "", "NAMESPACE/NAME of a service account of --cluster whose token is asked for")
 	f.DurationVar(&o.duration, "duration", time.Hour, "how long a token that is asked for lasts")
 	f.StringVar(&o.cacheDir, "cache-dir", "", "folder of the tokens (default: culvert/credentials in the user's cache folder)")
+	completeClusterFlag(cmd, "cluster")
 	return cmd
 }
 
@@ -106,6 +107,10 @@ func (o *credentialOptions) source(say io.Writer) (from credential.Source, done 
 		return nil, done, err
 	}
 	switch {
+	case o.serviceAccount == "" && (o.context != "" || o.kubeconfig != "" || len(o.audiences) > 0):
+		return nil, done, cli.Usagef("--context, --kubeconfig, --audience: are for --service-account")
+	case o.tokenRequest == "" && o.cluster != "":
+		return nil, done, cli.Usagef("--cluster: is for --token-request")
 	case o.serviceAccount != "" && (o.tokenRequest != "" || o.caller.credential()):
 		return nil, done, cli.Usagef("--service-account: leave it out with --token-request, --token-file and --token-command")
 	case o.serviceAccount != "":

@@ -60,6 +60,8 @@ not expire, and everything is in one process.`,
 	f.StringArrayVar(&o.services, "allow-service", nil, "service that may be reached, namespace/name[:port] (repeat)")
 	f.StringArrayVar(&o.addresses, "allow-address", nil, "TCP address that may be reached, host:port (repeat)")
 	o.logging.Bind(f)
+	completeWords(cmd, "log-format", "text", "json")
+	completeWords(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -50,6 +51,9 @@ prints their addresses: for a load balancer those that DNS has to lead to.`,
 			rules := clientcmd.NewDefaultClientConfigLoadingRules()
 			rules.ExplicitPath = kubeconfig
 			cluster, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: contextName}).ClientConfig()
+			if clientcmd.IsEmptyConfig(err) {
+				err = errors.New("there is none with a cluster in it: give --kubeconfig, or set KUBECONFIG")
+			}
 			if err != nil {
 				return fmt.Errorf("kubeconfig: %w", err)
 			}

@@ -19,6 +19,7 @@ import (
 	"github.com/culvertdev/culvert/cmd/internal/cli"
 	"github.com/culvertdev/culvert/cmd/internal/exitcode"
 	"github.com/culvertdev/culvert/internal/pki"
+	"github.com/culvertdev/culvert/internal/profile"
 )
 
 const (
@@ -39,9 +40,15 @@ it came over is verified by it.`,
 		Example: "  culvert pki fetch --hub hub.example.com:8443 --fingerprint 1F:C3:… > ca.crt",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			digest, err := parseFingerprint(fingerprint)
+			digest, err := parseFingerprint("--fingerprint", fingerprint)
 			if err != nil {
 				return err
+			}
+			if strings.Contains(hub, "://") { // as every other command takes it
+				if hub, err = profile.CheckHub(hub); err != nil {
+					return cli.Usagef("--hub: %w", err)
+				}
+				hub = strings.TrimPrefix(hub, "https://")
 			}
 			bundle, err := fetchCA(cmd.Context(), hub, digest)
 			if err != nil {
@@ -52,7 +59,7 @@ it came over is verified by it.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&hub, "hub", "", "host:port of the hub (required)")
+	f.StringVar(&hub, "hub", "", "host:port of the hub, or its URL (required)")
 	f.StringVar(&fingerprint, "fingerprint", "", "SHA-256 of the CA's certificate, hexadecimal (required)")
 	required(cmd, "hub", "fingerprint")
 	return cmd
@@ -60,10 +67,10 @@ it came over is verified by it.`,
 
 // parseFingerprint takes the forms that programs print: with colons or without,
 // in any case.
-func parseFingerprint(text string) (string, error) {
+func parseFingerprint(flag, text string) (string, error) {
 	digits := strings.ToUpper(strings.ReplaceAll(strings.TrimSpace(text), ":", ""))
 	if raw, err := hex.DecodeString(digits); err != nil || len(raw) != 32 {
-		return "", cli.Usagef("--fingerprint: want the SHA-256 of a certificate, 64 hexadecimal digits")
+		return "", cli.Usagef("%s: want the SHA-256 of a certificate, 64 hexadecimal digits", flag)
 	}
 	return digits, nil
 }
@@ -82,7 +89,7 @@ func fetchCA(ctx context.Context, hub, digest string) ([]byte, error) {
 	// The rest of the bundle counts because it came over a connection that the CA
 	// in it verifies.
 	if err := offer.verify(ca); err != nil {
-		return nil, &exitcode.Error{Code: exitcode.HubUnverified, Complete: true, Err: fmt.Errorf("--hub: the CA is that of the fingerprint, and the connection is not of it: %w", err)}
+		return nil, &exitcode.Error{Code: exitcode.HubUnverified, Complete: true, Err: fmt.Errorf("the hub at %s hands out the CA of that fingerprint, and its certificate is not of it: %w", hub, err)}
 	}
 	return offer.bundle, nil
 }
@@ -117,7 +124,7 @@ func askCA(ctx context.Context, hub string) (offered, error) {
 	defer transport.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+hub+"/-/ca.crt", http.NoBody)
 	if err != nil {
-		return offered{}, fmt.Errorf("--hub: want host:port: %w", err)
+		return offered{}, cli.Usagef("--hub: want host:port: %w", err)
 	}
 	res, err := (&http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(req)
 	if err != nil {
@@ -128,7 +135,7 @@ func askCA(ctx context.Context, hub string) (offered, error) {
 		return offered{}, hubError("https://"+hub, err)
 	}
 	if res.StatusCode != http.StatusOK {
-		return offered{}, fmt.Errorf("--hub: %s answers %s: it is no hub, or its certificate is from a public CA and needs no other", hub, res.Status)
+		return offered{}, fmt.Errorf("the hub at %s answers %s: it is no hub, or its certificate is from a public CA and needs no other", hub, res.Status)
 	}
 	return offered{bundle: bundle, host: req.URL.Hostname(), state: *res.TLS}, nil
 }
@@ -151,7 +158,7 @@ func findCA(bundle []byte, digest string) (*x509.Certificate, error) {
 		}
 	}
 	return nil, &exitcode.Error{Code: exitcode.HubUnverified, Complete: true,
-		Err: errors.New("--fingerprint: no CA that this hub hands out has it: it is another hub, or something between reads the connection")}
+		Err: errors.New("no CA that this hub hands out has that fingerprint: it is another hub, or something between reads the connection")}
 }
 
 // parseCAs returns the CAs of a bundle.
@@ -159,7 +166,7 @@ func parseCAs(bundle []byte) (cas []*x509.Certificate, err error) {
 	for block, rest := pem.Decode(bytes.TrimSpace(bundle)); block != nil; block, rest = pem.Decode(rest) {
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("--hub: what it hands out as its CA is damaged: %w", err)
+			return nil, fmt.Errorf("what the hub hands out as its CA is damaged: %w", err)
 		}
 		if cert.IsCA {
 			cas = append(cas, cert)

@@ -45,8 +45,9 @@ CULVERT_FORWARD_1_HOST and CULVERT_FORWARD_1_PORT, CULVERT_FORWARD_2 and so on.`
   culvert forward edge-1 5432:db.prod:5432 8080:web.prod:80 edge-2/5433:db.prod:5432
   culvert forward edge-1 unix:/tmp/.s.PGSQL.5432:db.prod:5432
   culvert forward edge-1 0:db.prod:5432 -- sh -c 'psql -h 127.0.0.1 -p $CULVERT_FORWARD_1_PORT -U app'`,
+		ValidArgsFunction: completeForward,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if err := o.report.check(); err != nil {
+			if err := errors.Join(o.report.check(), checkMaxConnections(o.maxConnections)); err != nil {
 				return err
 			}
 			_, _, err := forwardArgs(args, cmd.ArgsLenAtDash())
@@ -69,6 +70,13 @@ CULVERT_FORWARD_1_HOST and CULVERT_FORWARD_1_PORT, CULVERT_FORWARD_2 and so on.`
 
 func maxConnectionsFlag(cmd *cobra.Command, n *int) {
 	cmd.Flags().IntVar(n, "max-connections", forward.DefaultMaxConnections, "connections at a time; one more is refused")
+}
+
+func checkMaxConnections(n int) error {
+	if n < 1 {
+		return fmt.Errorf("--max-connections: %d: want 1 or more", n)
+	}
+	return nil
 }
 
 // forwardArgs are the specs, and the command after --, whose place is dash.
@@ -104,7 +112,10 @@ func (o *forwardOptions) run(cmd *cobra.Command, specs []forward.Spec, command [
 		for _, s := range specs {
 			targets = append(targets, s.To)
 		}
-		if err := findTargets(ctx, c, targets...); err != nil {
+		stop := progress(cmd.ErrOrStderr(), "asking "+c.Hub())
+		err := findTargets(ctx, c, targets...)
+		stop()
+		if err != nil {
 			return err
 		}
 		// What a peer sends first travels with the open: most protocols begin so.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/culvertdev/culvert/cmd/internal/exitcode"
 	"github.com/culvertdev/culvert/internal/forward"
 )
 
@@ -23,6 +24,7 @@ type reportFlags struct {
 func (f *reportFlags) bind(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.form, "output", "o", "text", "form of what is printed: text, or json for an object a line")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "print each connection; without it only what fails")
+	completeWords(cmd, "output", "text", formJSON)
 }
 
 // report tells what listeners do. Its methods are safe for concurrent use.
@@ -126,7 +128,7 @@ func (r *report) observe(e forward.Event) {
 	}
 	switch {
 	case e.Err != nil && (r.verbose || r.news(e.Err.Error())):
-		r.err.printf("%s: %s", text, printable(e.Err.Error()))
+		r.err.printf("%s: %s", text, printable(exitcode.Text(e.Err)))
 	case e.Err == nil && r.verbose:
 		r.out.printf("%s", text)
 	}
@@ -168,5 +170,5 @@ func (r *report) summary() {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.err.printf("carried %d connections in %s: %s sent, %s received", r.connections, span(time.Since(r.started)), size(r.sent), size(r.received))
+	r.err.printf("carried %s in %s: %s sent, %s received", counted(r.connections, "connection"), span(time.Since(r.started)), size(r.sent), size(r.received))
 }

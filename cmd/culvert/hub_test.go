@@ -143,7 +143,7 @@ func TestHubCommands(t *testing.T) {
 			}
 		}
 		clitest.Refuses(t, dir, "culvert", []clitest.Failure{
-			clitest.Fails("fingerprint of another hub", []string{"pki", "fetch", "--hub", address, "--fingerprint", strings.Repeat("ab", 32)}, "--fingerprint: no CA that this hub hands out has it"),
+			clitest.Fails("fingerprint of another hub", []string{"pki", "fetch", "--hub", address, "--fingerprint", strings.Repeat("ab", 32)}, "no CA that this hub hands out has that fingerprint"),
 			clitest.Fails("hub that is none", []string{"pki", "fetch", "--hub", "127.0.0.1:1", "--fingerprint", strings.Repeat("ab", 32)}, "the hub at https://127.0.0.1:1 cannot be reached", "refused"),
 		})
 		block, _ := pem.Decode(ca)

@@ -198,7 +198,7 @@ func (o *loginOptions) authenticate(ctx context.Context, p *profile.Profile, in 
 	}
 	switch {
 	case o.tokenStdin:
-		token, err := readSecret(in)
+		token, err := readSecret(ctx, in, say)
 		if err != nil {
 			return secrets{}, cli.Usagef("--token-stdin: %w", err)
 		}

@@ -28,7 +28,7 @@ func (o *loginOptions) trust(ctx context.Context, p *profile.Profile, in io.Read
 	case o.caller.hubCA != "":
 		p.HubCA, p.HubCAData, p.InsecureSkipTLSVerify = absolute(o.caller.hubCA), "", false
 	case o.pin != "":
-		digest, err := parseFingerprint(o.pin)
+		digest, err := parseFingerprint("--hub-ca-fingerprint", o.pin)
 		if err != nil {
 			return err
 		}
@@ -96,7 +96,7 @@ func (o *loginOptions) firstUse(ctx context.Context, address string, in io.Reade
 		fmt.Fprintf(say, "The hub at https://%s has a certificate of a CA that this system does not know:\n\n  SHA-256 fingerprint %s\n\n"+
 			"The hub says it when it starts, and so does culvert pki show there. Who runs the hub can tell you. If it is\n"+
 			"another one, somebody between here and the hub reads along.\n\nIs it the same, and do you trust it from now on? [yes/no] ", address, fingerprint)
-		line, err := bufio.NewReader(in).ReadString('\n')
+		line, err := bufio.NewReader(interruptible(ctx, in)).ReadString('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
@@ -118,7 +118,7 @@ func (o *loginOptions) oidcLogin(ctx context.Context, config oidc.Config, say io
 		})
 	} else {
 		login, err = flow.Browser(ctx, config, o.port, func(url string) {
-			fmt.Fprintf(say, "Log in with your browser:\n\n  %s\n\n", url)
+			fmt.Fprintf(say, "Log in with your browser:\n\n  %s\n\n", printable(url))
 			if !o.noBrowser && openBrowser(ctx, url) != nil {
 				fmt.Fprintln(say, "No browser could be started: open that URL yourself, on this machine, or log in with --device.")
 			}

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,9 +51,22 @@ the profile. culvert help exit-codes has what scripts can rely on.`,
 	cmd.AddCommand(loginCommand(), logoutCommand(), whoamiCommand(), profilesCommand(), clustersCommand(), kubeconfigCommand(), credentialCommand(),
 		forwardCommand(), connectCommand(), socksCommand(), pingCommand(), verifyCommand(), benchCommand(),
 		devCommand(), tokenCommand(), policyCommand(), pkiCommand(), manifestsCommand(), endpointsCommand(), versionCommand())
+	cmd.InitDefaultHelpCmd()
+	if help, _, err := cmd.Find([]string{"help"}); err == nil {
+		help.Args = knownCommand
+	}
 	cli.ExplainUsage(cmd)
 	cmd.AddCommand(exitCodesTopic()) // a page of help has no usage
 	return cmd
+}
+
+// knownCommand refuses help about what is no command.
+func knownCommand(help *cobra.Command, args []string) error {
+	_, rest, err := help.Root().Find(args)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("no command is called %q", strings.Join(args, " "))
+	}
+	return err
 }
 
 // invocation is how the program was called.
@@ -75,15 +89,32 @@ func calledAs(path string) invocation {
 	return invocation{name: "culvert"}
 }
 
+// versionResult is what culvert version prints.
+type versionResult struct {
+	Version string `json:"version"`
+	// OldestRevision and Revision are of the tunnel protocol.
+	OldestRevision int `json:"oldestRevision"`
+	Revision       int `json:"revision"`
+}
+
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
+	var out outputFlag
+	cmd := &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version of this build and the revisions of the tunnel protocol that it speaks",
-		Example: "  culvert version",
+		Example: "  culvert version\n  culvert version -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "culvert %s, tunnel protocol revisions %d to %d\n", version.String(), wire.OldestRevision, wire.Revision)
-			return err
+			if err := out.check(); err != nil {
+				return err
+			}
+			v := versionResult{Version: version.String(), OldestRevision: wire.OldestRevision, Revision: wire.Revision}
+			return out.print(cmd.OutOrStdout(), v, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "culvert %s, tunnel protocol revisions %d to %d\n", v.Version, v.OldestRevision, v.Revision)
+				return err
+			})
 		},
 	}
+	out.bind(cmd)
+	return cmd
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,6 +53,48 @@ func TestVersion(t *testing.T) {
 	}
 }
 
+func TestVersionForms(t *testing.T) {
+	var v versionResult
+	got := clitest.Run(t, t.TempDir(), "version", "-o", "json")
+	if err := json.Unmarshal([]byte(got.Stdout), &v); err != nil || v.Version == "" || v.OldestRevision != 1 || v.Revision != 1 {
+		t.Errorf("%+v %v", got, err)
+	}
+}
+
+// TestInterrupted ends commands that wait for their input.
+func TestInterrupted(t *testing.T) {
+	for _, args := range [][]string{
+		{"policy", "import-ocm", "-"}, {"manifests", "hub", "--values", "-"},
+	} {
+		cmd := clitest.Command(t.Context(), t.TempDir(), args...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// More than a pipe holds: once it is written, somebody reads.
+		if _, err := in.Write(bytes.Repeat([]byte("#\n"), 128<<10)); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		// Wait closes the input, and the process must have ended before that.
+		state, err := cmd.Process.Wait()
+		if err != nil || state.ExitCode() != 130 {
+			t.Errorf("%v: %v %v", args, state, err)
+		}
+		_ = cmd.Wait() // for its output; the process was waited for
+		if stderr.String() != "culvert: interrupted\n" {
+			t.Errorf("%v: %q", args, &stderr)
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600); err != nil {
@@ -61,6 +105,16 @@ func TestRefused(t *testing.T) {
 		clitest.Fails("agent of no hub", []string{"pki", "agent", "--state", "mistyped", "--cluster", "edge-1", "--out", "o"}, "--state: no CA of a hub", "mistyped/pki/agents-ca.crt", "culvert pki init"),
 		clitest.Fails("unknown command", []string{"frob"}, `"frob"`, "see culvert --help"),
 		clitest.Fails("unknown inner command", []string{"pki", "frob"}, `"frob"`, "see culvert pki --help"),
+		clitest.Fails("argument too many", []string{"whoami", "x"}, `unknown argument "x": none is wanted: see culvert whoami --help`),
+		clitest.Fails("help about no command", []string{"help", "clusters", "frob"}, `no command is called "clusters frob": see culvert help --help`),
+		clitest.Fails("target that has no colon", []string{"forward", "edge-1", "5432[::1]:22"}, `forward "5432[::1]:22": address: `),
+		clitest.Fails("no connections", []string{"forward", "edge-1", "1:db:2", "--max-connections", "0"}, "--max-connections: 0: want 1 or more"),
+		clitest.Fails("no connections of a proxy", []string{"socks", "--max-connections", "-1"}, "--max-connections: -1: want 1 or more"),
+		clitest.Fails("proxy at no address", []string{"socks", "--listen", "1080"}, `--listen: "1080": want an address of this machine, host:port`),
+		clitest.Fails("login with half a fingerprint", []string{"login", "https://x", "--hub-ca-fingerprint", "AB"}, "--hub-ca-fingerprint: want the SHA-256"),
+		clitest.Fails("fetch of no hub", []string{"pki", "fetch", "--hub", "http://x", "--fingerprint", strings.Repeat("ab", 32)}, "--hub: want https://host[:port]"),
+		clitest.Fails("cluster of no request", []string{"credential", "--cluster", "edge-1", "--token-file", "file"}, "--cluster: is for --token-request"),
+		clitest.Fails("audience of no account", []string{"credential", "--audience", "x", "--token-file", "file"}, "--audience: are for --service-account"),
 		clitest.Fails("unknown flag", []string{"dev", "--frob"}, "--frob", "see culvert dev --help"),
 		clitest.Fails("token for no cluster", []string{"token", "create", "--state", "s"}, "--cluster: required"),
 		clitest.Fails("token of no hub", []string{"token", "create", "--cluster", "edge-1"}, "culvert login https://HUB", "or give --state"),

@@ -12,6 +12,7 @@ import (
 	"helm.sh/helm/v4/pkg/strvals"
 	"sigs.k8s.io/yaml"
 
+	"github.com/culvertdev/culvert/cmd/internal/cli"
 	"github.com/culvertdev/culvert/deploy/charts"
 	"github.com/culvertdev/culvert/internal/version"
 )
@@ -60,7 +61,7 @@ func manifestsOf(use, chart, short, example string) *cobra.Command {
 }
 
 func (m *manifestFlags) print(cmd *cobra.Command, chart string) error {
-	values, err := m.values(cmd.InOrStdin())
+	values, err := m.values(interruptible(cmd.Context(), cmd.InOrStdin()))
 	if err != nil {
 		return err
 	}
@@ -106,12 +107,12 @@ func (m *manifestFlags) values(stdin io.Reader) (map[string]any, error) {
 	}
 	for _, one := range m.set {
 		if err := strvals.ParseInto(one, values); err != nil {
-			return nil, fmt.Errorf("--set %s: %w", pathOf(one), err)
+			return nil, cli.Usagef("--set %s: %w", pathOf(one), err)
 		}
 	}
 	for _, one := range m.setString {
 		if err := strvals.ParseIntoString(one, values); err != nil {
-			return nil, fmt.Errorf("--set-string %s: %w", pathOf(one), err)
+			return nil, cli.Usagef("--set-string %s: %w", pathOf(one), err)
 		}
 	}
 	for _, one := range m.setFile {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -31,6 +32,9 @@ const (
 
 // wide tells whether a table has all columns.
 func (o *outputFlag) wide() bool { return o.form == formWide }
+
+// people tells whether the result is a table, for people, and nothing that a program reads.
+func (o *outputFlag) people() bool { return o.form == formTable || o.form == formWide }
 
 func (o *outputFlag) bind(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&o.form, "output", "o", formTable, "form of the result: table, wide, json or yaml")
@@ -114,18 +118,16 @@ func fields(w io.Writer, pairs ...[2]string) error {
 	return t.Flush()
 }
 
-// printable keeps what an agent says of itself from being read by a terminal.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
-	if s == "" {
-		return "-"
+// printable keeps what others say from being read by a terminal, and shows that there is
+// nothing.
+func printable(s string) string { return cmp.Or(cli.Printable(s), "-") }
+
+// counted is a number of things.
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
 	}
-	return s
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // when writes a time for people; empty for none.

@@ -42,6 +42,7 @@ It succeeds when one of the pings does.`,
 		Example: `  culvert ping edge-1
   culvert ping edge-1 --count 20 --interval 200ms
   culvert ping edge-1 --count 1 --output json`,
+		ValidArgsFunction: completeClusters(1),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return errors.New("want one argument, the cluster")
@@ -83,7 +84,7 @@ type pingHop struct {
 }
 
 func (o *pingOptions) run(cmd *cobra.Command, cluster string) error {
-	people := o.output.form == formTable
+	people := o.output.people()
 	return withClient(cmd, &o.caller, &said{to: &lines{w: cmd.ErrOrStderr()}}, atOnce, func(ctx context.Context, c *client.Client) error {
 		each := func(client.Ping, error) {}
 		if people {
@@ -155,7 +156,7 @@ func pingLines(w io.Writer) func(client.Ping, error) {
 		}
 		if !said {
 			said = true
-			fmt.Fprintf(w, "%s: client %s, hub %s, agent %s %s, API server %s\n", p.Cluster, printable(p.ClientVersion), printable(p.HubVersion),
+			fmt.Fprintf(w, "%s: client %s, hub %s, agent %s %s, API server %s\n", printable(p.Cluster), printable(p.ClientVersion), printable(p.HubVersion),
 				printable(p.AgentName), printable(p.AgentVersion), printable(p.TargetVersion))
 		}
 		target := short(p.Target)

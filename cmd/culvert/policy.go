@@ -99,9 +99,10 @@ or the list in it; - is standard input. The policy is good for agents and for th
 hub.`,
 		Example: `  culvert policy import-ocm exposed-services.yaml > policy.yaml
   kubectl get configmap ` + policy.OCMConfigMap + ` -n open-cluster-management-addon -o yaml | culvert policy import-ocm -`,
-		Args: oneName("file, or - for standard input"),
+		Args:              oneName("file, or - for standard input"),
+		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			text, err := readInput("FILE", args[0], cmd.InOrStdin())
+			text, err := readInput("FILE", args[0], interruptible(cmd.Context(), cmd.InOrStdin()))
 			if err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apiserver/pkg/authentication/user"
 
+	"github.com/culvertdev/culvert/cmd/internal/cli"
 	"github.com/culvertdev/culvert/cmd/internal/exitcode"
 	"github.com/culvertdev/culvert/internal/policy"
 	"github.com/culvertdev/culvert/internal/route"
@@ -62,7 +63,7 @@ One of --path, --service, --tcp and --as says what is asked for. The exit code i
 			ask.withoutAnyUser = from.agent && ask.user == "" && len(ask.groups) == 0
 			request, err := ask.request()
 			if err != nil {
-				return err
+				return cli.Usage(err)
 			}
 			loaded, err := from.load()
 			if err != nil {

@@ -107,7 +107,7 @@ func profilesShowCommand() *cobra.Command {
 			if err := out.check(); err != nil {
 				return err
 			}
-			if out.form == formTable || out.form == formWide {
+			if out.people() {
 				out.form = formYAML // as it is in the file
 			}
 			name := ""

@@ -16,6 +16,7 @@ import (
 
 	"github.com/culvertdev/culvert/client"
 	"github.com/culvertdev/culvert/cmd/internal/exitcode"
+	"github.com/culvertdev/culvert/internal/route"
 )
 
 // reachable are the clusters that the caller may reach.
@@ -113,7 +114,7 @@ line is one event.`,
 			}
 			say := cmd.ErrOrStderr()
 			c, _, err := caller.dial(say, func(config *client.Config) {
-				config.Logger = slog.New(slog.NewTextHandler(say, &slog.HandlerOptions{Level: slog.LevelInfo}))
+				config.Logger = slog.New(&said{to: &lines{w: say}})
 			})
 			if err != nil {
 				return err
@@ -134,7 +135,7 @@ line is one event.`,
 const eventWidth = 28
 
 func watchClusters(ctx context.Context, c *client.Client, w io.Writer, out *outputFlag) error {
-	head := out.form == formTable || out.form == formWide
+	head := out.people()
 	for event, err := range c.WatchClusters(ctx) {
 		if err == nil && head {
 			err = watchLine(w, append([]string{"EVENT"}, reachableHead(out.wide())...))
@@ -183,7 +184,30 @@ func watchLine(w io.Writer, line []string) error {
 
 // clusterNames are those that a command with hub flags can mean, for a shell.
 func clusterNames(ctx context.Context, cmd *cobra.Command) []string {
-	var caller callerFlags
+	var names []string
+	if f := cmd.Flags().Lookup("state"); f != nil && f.Value.String() != "" {
+		for _, c := range records(ctx, cmd) {
+			if route.CheckCluster(c.Name) == nil { // a shell reads it
+				names = append(names, c.Name+"\t"+c.State)
+			}
+		}
+		return names
+	}
+	caller := callerOf(cmd)
+	clusters, err := reachable(ctx, &caller, io.Discard)
+	if err != nil {
+		return nil
+	}
+	for _, c := range clusters {
+		if route.CheckCluster(c.Name) == nil { // a shell reads it
+			names = append(names, c.Name+"\t"+statusText(c))
+		}
+	}
+	return names
+}
+
+// callerOf are the flags of a command line that is not finished.
+func callerOf(cmd *cobra.Command) (caller callerFlags) {
 	for flag, value := range map[string]*string{
 		"profile": &caller.profile, "hub": &caller.hub, "hub-ca": &caller.hubCA, "token-file": &caller.tokenFile,
 		"token-command": &caller.tokenCommand, "client-cert": &caller.clientCert, "client-key": &caller.clientKey,
@@ -192,13 +216,8 @@ func clusterNames(ctx context.Context, cmd *cobra.Command) []string {
 			*value = f.Value.String()
 		}
 	}
-	clusters, err := reachable(ctx, &caller, io.Discard)
-	if err != nil {
-		return nil
+	if f := cmd.Flags().Lookup("insecure-skip-tls-verify"); f != nil {
+		caller.insecure = f.Value.String() == "true"
 	}
-	var names []string
-	for _, c := range clusters {
-		names = append(names, c.Name+"\t"+statusText(c))
-	}
-	return names
+	return caller
 }

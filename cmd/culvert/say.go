@@ -64,7 +64,7 @@ func (s *said) Handle(_ context.Context, r slog.Record) error {
 	if len(others) > 0 {
 		more = " (" + strings.Join(others, ", ") + ")"
 	}
-	s.to.printf("culvert: %s%s%s", r.Message, more, reason)
+	s.to.printf("culvert: %s%s%s", printable(r.Message), more, reason)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -42,6 +43,12 @@ ends with it and with its exit code.`,
 		Example: `  culvert socks --cluster edge-1
   curl --socks5-hostname 127.0.0.1:1080 http://web.prod/
   culvert socks --listen 127.0.0.1:0 --cluster edge-1 -- curl http://web.prod/`,
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			if behindDash() {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if dash := cmd.ArgsLenAtDash(); len(args) > 0 && dash != 0 {
 				return fmt.Errorf("unknown argument %q: the cluster is --cluster, and a command stands behind --", args[0])
@@ -51,7 +58,14 @@ ends with it and with its exit code.`,
 					return fmt.Errorf("--%w", err)
 				}
 			}
-			return o.report.check()
+			_, port, err := net.SplitHostPort(o.listen)
+			if err == nil {
+				_, err = strconv.ParseUint(port, 10, 16)
+			}
+			if err != nil {
+				return fmt.Errorf("--listen: %q: want an address of this machine, host:port", o.listen)
+			}
+			return errors.Join(checkMaxConnections(o.maxConnections), o.report.check())
 		},
 		RunE: o.run,
 	}
@@ -62,6 +76,7 @@ ends with it and with its exit code.`,
 	f.StringVar(&o.cluster, "cluster", "", "cluster of all connections (default: each says its own)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:1080", "address to listen on; port 0 picks one that is free")
 	maxConnectionsFlag(cmd, &o.maxConnections)
+	completeClusterFlag(cmd, "cluster")
 	return cmd
 }
 
@@ -74,10 +89,13 @@ func (o *socksOptions) run(cmd *cobra.Command, command []string) error {
 				return findTargets(ctx, c, forward.Destination{Cluster: o.cluster})
 			}
 		}
-		if err := find(ctx); err != nil {
+		stop := progress(cmd.ErrOrStderr(), "asking "+c.Hub())
+		err := find(ctx)
+		stop()
+		if err != nil {
 			return err
 		}
-		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listen)
+		ln, err := forward.Listen(ctx, "tcp", o.listen)
 		if err != nil {
 			return fmt.Errorf("--listen: %w", err)
 		}

@@ -29,6 +29,7 @@ The exit code says what went wrong, and standard error why.`,
 		Example: `  ssh -o ProxyCommand='culvert connect edge-1 %h:%p' admin@vm1.prod
   printf 'PING\r\nQUIT\r\n' | culvert connect edge-1 redis.prod:6379
   culvert connect edge-1 '[fd00::7]:22'`,
+		ValidArgsFunction: completeClusters(1),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return fmt.Errorf("want two arguments, the cluster and HOST:PORT, not %d", len(args))

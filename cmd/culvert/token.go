@@ -64,6 +64,8 @@ nothing else, and it is a secret: who has it first is that cluster.`,
 	f.StringToStringVar(&want.Labels, "label", nil, "key=value for the cluster (repeat; default none)")
 	f.StringVar(&want.Approval, "approval", "", "auto, or manual to wait for culvert clusters accept (default: the hub's setting)")
 	f.StringVar(&want.Hub, "advertise", "", "host:port at which the agent reaches the hub (default: the hub's setting)")
+	completeWords(cmd, "approval", admin.ApprovalAuto, admin.ApprovalManual)
+	completeClusterFlag(cmd, "cluster")
 	required(cmd, "cluster")
 	return cmd
 }
@@ -72,20 +74,20 @@ nothing else, and it is a secret: who has it first is that cluster.`,
 func printToken(cmd *cobra.Command, out outputFlag, made admin.NewToken) error {
 	say := cmd.ErrOrStderr()
 	for _, warning := range made.Warnings {
-		fmt.Fprintf(say, "warning: %s\n", warning)
+		fmt.Fprintf(say, "warning: %s\n", printable(warning))
 	}
 	err := out.print(cmd.OutOrStdout(), made, func(w io.Writer) error {
-		_, err := fmt.Fprintln(w, made.Command)
+		_, err := fmt.Fprintln(w, printable(made.Command)) // one line, whatever the hub says: it is for a shell
 		return err
 	})
-	if err != nil || out.form != formTable {
+	if err != nil || !out.people() {
 		return err
 	}
-	fmt.Fprintf(say, "Run that where the agent of %s will be. It is good once, until %s, and then not again.\n", made.Cluster, when(made.Expires))
+	fmt.Fprintf(say, "Run that where the agent of %s will be. It is good once, until %s, and then not again.\n", printable(made.Cluster), when(made.Expires))
 	if made.Approval == admin.ApprovalManual {
-		fmt.Fprintf(say, "The agent then waits until you accept it: culvert clusters accept %s\n", made.Cluster)
+		fmt.Fprintf(say, "The agent then waits until you accept it: culvert clusters accept %s\n", printable(made.Cluster))
 	}
-	fmt.Fprintf(say, "To take it back: culvert token revoke %s\n", made.ID)
+	fmt.Fprintf(say, "To take it back: culvert token revoke %s\n", printable(made.ID))
 	return nil
 }
 

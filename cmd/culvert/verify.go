@@ -61,6 +61,7 @@ the exit code is that of the first failure.`,
 		Example: `  culvert verify
   culvert verify edge-1
   culvert verify edge-1 --output json`,
+		ValidArgsFunction: completeClusters(1),
 		Args: func(_ *cobra.Command, args []string) error {
 			switch len(args) {
 			case 0:
@@ -84,7 +85,7 @@ func (o *verifyOptions) run(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		v.cluster = args[0]
 	}
-	people := o.output.form == formTable
+	people := o.output.people()
 	if people {
 		v.each = func(s step) { printStep(cmd.OutOrStdout(), s) }
 	}

@@ -128,7 +128,7 @@ func findClusters(ctx context.Context, c *client.Client, name string) (names []s
 				Err: errors.New("no agent of the cluster is connected"),
 			}
 		case name != "" && one.Name == name:
-			return []string{name}, fmt.Sprintf("connected, %d agents", len(one.Agents)), nil
+			return []string{name}, "connected, " + counted(len(one.Agents), "agent"), nil
 		}
 	}
 	if name != "" {
@@ -149,8 +149,12 @@ func roundTrip(ctx context.Context, c *client.Client, cluster string) (string, e
 	case p.TargetError != "":
 		return "", &client.Error{Op: "ping", Code: client.Unreachable, Hop: client.HopTarget, Cluster: cluster, Err: errors.New(p.TargetError)}
 	}
-	return fmt.Sprintf("hub %s in %s, agent %s %s in %s, API server %s in %s", p.HubVersion, short(p.Hub), p.AgentName, p.AgentVersion,
-		short(p.Agent), p.TargetVersion, short(p.Target)), nil
+	server := "API server"
+	if p.TargetVersion != "" { // what is no API server says none
+		server += " " + p.TargetVersion
+	}
+	return fmt.Sprintf("hub %s in %s, agent %s %s in %s, %s in %s", p.HubVersion, short(p.Hub), p.AgentName, p.AgentVersion,
+		short(p.Agent), server, short(p.Target)), nil
 }
 
 // tryKubeconfig gets a cluster's entry, compares it with what is set here, and makes a

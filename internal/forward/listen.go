@@ -30,7 +30,7 @@ func ListenAll(ctx context.Context, specs []Spec, dial Dial) (_ []Listener, err 
 		}
 	}()
 	for _, s := range specs {
-		ln, err := listen(ctx, s.Network, s.Listen)
+		ln, err := Listen(ctx, s.Network, s.Listen)
 		if err != nil {
 			return nil, err
 		}
@@ -39,13 +39,17 @@ func ListenAll(ctx context.Context, specs []Spec, dial Dial) (_ []Listener, err 
 	return opened, nil
 }
 
-func listen(ctx context.Context, network, address string) (net.Listener, error) {
+// Listen opens a listener of the network tcp or unix. An error says what to do. The caller
+// closes it.
+func Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	var config net.ListenConfig
 	if network == "unix" {
 		if err := removeStale(ctx, address); err != nil {
 			return nil, fmt.Errorf("listen on %s: %w", address, err)
 		}
+		config.Control = ownSocket
 	}
-	ln, err := new(net.ListenConfig).Listen(ctx, network, address)
+	ln, err := config.Listen(ctx, network, address)
 	if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok {
 			err = op.Err // which does not repeat the address

@@ -160,7 +160,7 @@ func (s *Server) start(ctx context.Context, l Listener, conn net.Conn, running *
 	default:
 		resetOnClose(conn)
 		_ = conn.Close() // nothing was read or written
-		e.Kind, e.Err = Refused, fmt.Errorf("%w: %d", ErrTooMany, s.cfg.MaxConnections)
+		e.Kind, e.Err = Refused, fmt.Errorf("%w: %d, --max-connections allows more", ErrTooMany, s.cfg.MaxConnections)
 		s.cfg.Observe(e)
 		return
 	}

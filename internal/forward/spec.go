@@ -95,7 +95,7 @@ func splitTarget(text string) (local, target string) {
 	if strings.HasSuffix(text[:end], "]") { // an IPv6 address has colons of its own
 		start = strings.LastIndexByte(text[:end], '[') - 1
 	}
-	if start < 0 {
+	if start < 0 || text[start] != ':' { // "5432[::1]:22" is neither
 		return "", text
 	}
 	return text[:start], text[start+1:]

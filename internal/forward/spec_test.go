@@ -33,7 +33,7 @@ func TestParseSpec(t *testing.T) {
 		"": "host:port", "5432": "host:port", "db": "host:port", ":5432": "host", "x:db:5432": "local port", "65536:db:1": "local port",
 		"01:db:1": "local port", "-1:db:1": "local port", "1:db:0": "port", "1:db:http": "port", "1:127.1:80": "IPv4", "db:1:2": "",
 		"host:1:db:2": "bind address", "::1:1:db:2": "bind address", "[127.0.0.1]:1:db:2": "bind address", "[::1:1:db:2": "bracket",
-		"Edge/1:db:2": "cluster", "unix::db:1": "socket", "/1:db:1": "cluster", "unix:" + strings.Repeat("x", 108) + ":db:1": "socket",
+		"Edge/1:db:2": "cluster", "unix::db:1": "socket", "5432[::1]:22": "host", "x[::1]:22": "host", "/1:db:1": "cluster", "unix:" + strings.Repeat("x", 108) + ":db:1": "socket",
 	} {
 		if got, err := ParseSpec(text, "edge-1"); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %+v, %v; want an error with %q", text, got, err, says)

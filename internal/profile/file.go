@@ -173,7 +173,11 @@ func (f *File) Save() error {
 	if err := os.MkdirAll(filepath.Dir(f.path), credential.ModeDir); err != nil {
 		return fmt.Errorf("file of profiles: %w", err)
 	}
-	if err := credential.WriteFile(f.path, text); err != nil {
+	path := f.path
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target // a link, as to a folder that is backed up, stays one
+	}
+	if err := credential.WriteFile(path, text); err != nil {
 		return fmt.Errorf("file of profiles: %w", err)
 	}
 	return nil

@@ -68,6 +68,21 @@ func TestFile(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+	t.Run("a link to the file stays one", func(t *testing.T) {
+		link := filepath.Join(dir, "link.yaml")
+		if err := os.Symlink("config.yaml", link); err != nil {
+			t.Fatal(err)
+		}
+		if err := Update(t.Context(), link, func(f *File) error { f.Current = "p8"; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if target, err := os.Readlink(link); err != nil || target != "config.yaml" {
+			t.Errorf("%q %v", target, err)
+		}
+		if again, err := Load(path); err != nil || again.Current != "p8" {
+			t.Errorf("%v %v", again, err)
+		}
+	})
 	t.Run("a profile is deleted, and is then not the current one", func(t *testing.T) {
 		if f.Delete("none") || !f.Delete("p7") || f.Current != "" || f.Save() != nil {
 			t.Error("p7 is there")

@@ -60,10 +60,16 @@ func refuse(r Reply, format string, args ...any) error {
 // errHTTP is for browsers and tools that take the port for an HTTP proxy's.
 var errHTTP = errors.New("the peer speaks HTTP, and this is a SOCKS5 proxy: give it as socks5h://, in curl with --socks5-hostname")
 
+// errMethods is for a peer that wants to prove who it is in a way that is not served.
+var errMethods = errors.New("the peer offers no method of authentication that is served")
+
 // readGreeting reads which methods of authentication the peer offers (section 3).
 func readGreeting(r io.Reader) (methods []byte, err error) {
 	var head [2]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("the peer has left before it said anything: %w", err)
+		}
 		return nil, err
 	}
 	switch v := head[0]; {

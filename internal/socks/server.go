@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -61,6 +62,10 @@ func (s *Server) Open(ctx context.Context, conn net.Conn) (forward.Destination, 
 		switch {
 		case errors.As(err, &refused):
 			err = errors.Join(err, farewell(conn, replyTo(refused.Reply)))
+		case errors.Is(err, errMethods):
+			err = errors.Join(err, farewell(conn, []byte{version5, methodRefused}))
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			err = fmt.Errorf("the peer has not said within %s what it wants: %w", patience, err)
 		case errors.Is(err, errHTTP):
 			err = errors.Join(err, farewell(conn, []byte(answerHTTP)))
 		}
@@ -122,8 +127,7 @@ func (s *Server) login(conn io.ReadWriter, methods []byte) (user string, err err
 		_, err = conn.Write([]byte{version5, methodNone})
 		return "", err
 	default:
-		_, err = conn.Write([]byte{version5, methodRefused})
-		return "", errors.Join(fmt.Errorf("the peer offers no method of authentication that is served: %x, want none or user name and password", methods), err)
+		return "", fmt.Errorf("%w: %x, want none or user name and password", errMethods, methods)
 	}
 }
 

@@ -61,7 +61,8 @@ func ConfigFlag(fs *pflag.FlagSet) {
 // ExplainUsage makes errors of the command line of cmd, and of the commands below
 // it, say where the flags and commands are listed. Call it once all commands are
 // there. A command without Args gets cobra.NoArgs: what it does not know is an
-// error, not a reason to print help and succeed.
+// error, not a reason to print help and succeed. What does not say what its arguments
+// complete to completes to nothing, rather than to files.
 func ExplainUsage(cmd *cobra.Command) {
 	explain := func(cmd *cobra.Command, err error) error {
 		return Usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
@@ -73,9 +74,15 @@ func ExplainUsage(cmd *cobra.Command) {
 	}
 	cmd.Args = func(cmd *cobra.Command, given []string) error {
 		if err := args(cmd, given); err != nil {
+			if !cmd.HasSubCommands() && strings.HasPrefix(err.Error(), "unknown command") { // as cobra.NoArgs calls it
+				err = fmt.Errorf("unknown argument %q: none is wanted", given[0])
+			}
 			return explain(cmd, err)
 		}
 		return nil
+	}
+	if cmd.ValidArgsFunction == nil && len(cmd.ValidArgs) == 0 && !cmd.HasSubCommands() {
+		cmd.ValidArgsFunction = cobra.NoFileCompletions
 	}
 	if !cmd.Runnable() {
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
@@ -156,7 +163,7 @@ func MainWithCodes(name string, run func(ctx context.Context, args []string) err
 	}
 	code, text := explain(ctx, err)
 	if text != "" {
-		fmt.Fprintf(os.Stderr, "%s: %s\n", name, text)
+		fmt.Fprintf(os.Stderr, "%s: %s\n", name, printableLines(text)) // others have their words in it
 	}
 	os.Exit(code)
 }

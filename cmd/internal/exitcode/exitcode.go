@@ -142,7 +142,12 @@ func of(code, hop string) int {
 			return Target
 		}
 		return HubUnverified
-	case "connection refused", "unreachable", "connection reset", "deadline exceeded":
+	case "connection reset":
+		if behind || hop == "tunnel" { // in the tunnel it is the word of who is behind it
+			return Target
+		}
+		return HubUnreachable
+	case "connection refused", "unreachable", "deadline exceeded":
 		if behind {
 			return Target
 		}
@@ -172,13 +177,18 @@ func ofRefusal(r *answer.RefusalError) int {
 	return Failure
 }
 
+// Text is what an error says, on one line.
+func Text(err error) string {
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
 // Line is what is said of an error: one line that says what is wrong and what to do. Only
 // what a hub says in several lines, which are there to be pasted, stays as it is.
 func Line(err error) string {
 	if refusal, ok := errors.AsType[*answer.RefusalError](err); ok && strings.Contains(refusal.Message, "\n") {
 		return err.Error()
 	}
-	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	text := Text(err)
 	if own, ok := errors.AsType[*Error](err); ok && own.Complete {
 		return text
 	}

@@ -42,6 +42,7 @@ func TestOf(t *testing.T) {
 		{at(client.NotFound, client.HopHub), NotFound}, {at(client.InvalidTarget, client.HopHub), Usage},
 		{at(client.Unavailable, client.HopHub), Unavailable}, {at(client.LinkLost, client.HopTunnel), Unavailable}, {at(client.TooManyRequests, client.HopHub), Unavailable},
 		{at(client.ConnectionRefused, client.HopTarget), Target}, {at(client.Unreachable, client.HopAgent), Target}, {at(client.DeadlineExceeded, client.HopTarget), Target},
+		{at(client.ConnectionReset, client.HopTunnel), Target}, {at(client.ConnectionReset, client.HopHub), HubUnreachable},
 		{at(client.Internal, client.HopHub), Failure},
 		{&fault.Error{Hop: wire.HopAgent, Code: wire.CodeConnectionRefused}, Target}, {&fault.Error{Hop: wire.HopHub, Code: wire.CodeDraining}, Unavailable},
 		{&answer.RefusalError{Status: 403, Code: "unauthenticated", Hop: "hub"}, Unauthenticated}, {&answer.RefusalError{Status: 404}, NotFound}, {&answer.RefusalError{Status: 418}, Failure},
