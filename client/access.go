@@ -46,4 +46,10 @@ func (c *Client) Access() (Access, error) {
 
 // Authorization returns the value of the field by which the client is known, for requests
 // to the hub and nobody else: it is a secret. It is "" with a client certificate.
-func (c *Client) Authorization(ctx context.Context) (string, error) { return c.authorization(ctx) }
+func (c *Client) Authorization(ctx context.Context) (string, error) {
+	token, err := c.token(ctx)
+	if token == "" {
+		return "", err
+	}
+	return "Bearer " + token, nil
+}

@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/http"
 
 	"github.com/culvertdev/culvert/internal/mux"
@@ -56,14 +58,17 @@ func (c *Client) Close() error {
 	return err
 }
 
-// authorization is the field that says who calls, "" with a client certificate.
-func (c *Client) authorization(ctx context.Context) (string, error) {
+// token is what says who calls, "" with a client certificate.
+func (c *Client) token(ctx context.Context) (string, error) {
 	if c.set.tokens == nil {
 		return "", nil
 	}
 	token, err := c.set.tokens.get(ctx)
-	if err != nil {
-		return "", connectError(c.set.address, err)
+	switch {
+	case errors.Is(err, net.ErrClosed):
+		return "", err
+	case err != nil:
+		return "", tokenError(err)
 	}
-	return "Bearer " + token.Value, nil
+	return token.Value, nil
 }

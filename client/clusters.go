@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/culvertdev/culvert/internal/mux"
 	"github.com/culvertdev/culvert/internal/tunnel"
 	"github.com/culvertdev/culvert/internal/version"
 )
@@ -71,19 +72,14 @@ func (c *Client) WatchClusters(ctx context.Context) iter.Seq2[ClusterEvent, erro
 		pause := tunnel.NewBackoff(failInterval)
 		for {
 			began := time.Now()
-			err := c.watchOnce(ctx, known, yield)
-			if err == nil {
-				return // the caller has enough
-			}
-			if ctx.Err() != nil {
+			enough, err := c.watchOnce(ctx, known, yield)
+			switch {
+			case enough:
+				return
+			case ctx.Err() != nil:
 				yield(ClusterEvent{}, context.Cause(ctx))
 				return
-			}
-			if e, ok := errors.AsType[*Error](err); ok && e.fatal() {
-				yield(ClusterEvent{}, err)
-				return
-			}
-			if errors.Is(err, net.ErrClosed) {
+			case final(err):
 				yield(ClusterEvent{}, err)
 				return
 			}
@@ -98,12 +94,18 @@ func (c *Client) WatchClusters(ctx context.Context) iter.Seq2[ClusterEvent, erro
 	}
 }
 
-// watchOnce watches until the connection is lost. It returns nil when the caller has
-// enough.
-func (c *Client) watchOnce(ctx context.Context, known map[string]Cluster, yield func(ClusterEvent, error) bool) error {
+// final tells that a watch does not go on after an error: what is wrong stays so, the client
+// is closed, or the hub is one that has no clusters to watch.
+func final(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (e.fatal() || e.Code == NotFound) || errors.Is(err, net.ErrClosed)
+}
+
+// watchOnce watches until the connection is lost, or the caller has enough.
+func (c *Client) watchOnce(ctx context.Context, known map[string]Cluster, yield func(ClusterEvent, error) bool) (enough bool, err error) {
 	res, err := c.get(ctx, "/-/v1/self/clusters", "watch=true", "")
 	if err != nil {
-		return err
+		return false, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = res.Body.Close() }) // which ends the Decode below
 	defer stop()
@@ -112,7 +114,7 @@ func (c *Client) watchOnce(ctx context.Context, known map[string]Cluster, yield 
 	for lines := json.NewDecoder(res.Body); ; {
 		var e ClusterEvent
 		if err := lines.Decode(&e); err != nil {
-			return errors.Join(fmt.Errorf("watch of clusters: %w", err), ignoreClosed(res.Body.Close()))
+			return false, errors.Join(fmt.Errorf("watch of clusters: %w", err), ignoreClosed(res.Body.Close()))
 		}
 		events := []ClusterEvent{e}
 		if !synced { // of what is there, the caller knows some after a first time
@@ -126,7 +128,7 @@ func (c *Client) watchOnce(ctx context.Context, known map[string]Cluster, yield 
 				known[e.Cluster.Name] = e.Cluster
 			}
 			if !yield(e, nil) {
-				return ignoreClosed(res.Body.Close())
+				return true, ignoreClosed(res.Body.Close())
 			}
 		}
 	}
@@ -179,7 +181,7 @@ func (c *Client) WhoAmI(ctx context.Context) (User, error) {
 	case c.set.tokens != nil:
 		token, err := c.set.tokens.get(ctx)
 		if err != nil {
-			return User{}, connectError(c.set.address, err)
+			return User{}, tokenError(err)
 		}
 		u.Expires = token.Expires
 	}
@@ -210,13 +212,18 @@ func (c *Client) Ping(ctx context.Context, cluster string) (Ping, error) {
 	if _, _, err := request(cluster, "tcp", "kubernetes:443"); err != nil {
 		return Ping{}, err
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	link, err := c.way.link(ctx)
 	if err != nil {
-		return Ping{}, err
+		return Ping{}, c.about(Addr{Cluster: cluster}, err)
 	}
 	p := Ping{Cluster: cluster, ClientVersion: version.String()}
 	if p.Hub, err = link.Ping(ctx); err != nil {
-		return Ping{}, Addr{Cluster: cluster}.explain("ping", err)
+		if e, ok := errors.AsType[*mux.Error](err); ok {
+			return Ping{}, fromMux("ping", cluster, "", e)
+		}
+		return Ping{}, asError("ping", cluster, err)
 	}
 	return p, c.ask(ctx, "/-/v1/self/clusters/"+cluster+"/ping", cluster, &p)
 }

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/credential"
@@ -24,13 +25,15 @@ import (
 const DefaultPatience = 10 * time.Second
 
 // Config says which hub, and who calls it. The zero value is what the environment says
-// or, where CULVERT_HUB is not set, the profile that culvert login has made. It holds credentials and is never logged: its String is redacted.
+// or, where CULVERT_HUB is not set, the profile that culvert login has made. It holds
+// credentials and is never logged: its String is redacted.
 type Config struct {
 	// Hub is the hub's URL, https://host[:port] and nothing more. Where it is set
 	// nothing comes from the environment or a profile.
 	Hub string
 	// Profile names a profile of the CLI's file in place of Hub and of what follows,
-	// up to Proxy.
+	// up to Proxy, which without Hub is an error: it would count for nothing. But
+	// TokenSource is the credential of a hub that comes from elsewhere without one, too.
 	Profile string
 
 	// HubCA is a PEM file of the CAs that the hub's certificate comes from, and
@@ -51,7 +54,8 @@ type Config struct {
 	CertFile, KeyFile string
 	// TokenSource gives a bearer token when one is needed, and until when it is good;
 	// the zero time is for one whose end is not known, which is asked for again after a
-	// minute. It is called from several goroutines.
+	// minute. It is called by one goroutine at a time, ahead of the token's end, and again
+	// when the hub has refused the token; ctx ends with the client, or after three minutes.
 	TokenSource func(ctx context.Context) (token string, expires time.Time, err error)
 
 	// Proxy leads to the hub. Default: what HTTPS_PROXY and NO_PROXY say.
@@ -130,6 +134,16 @@ func (c Config) resolve() (*settings, error) {
 	return s, err
 }
 
+// beside tells whether there is something that is for Hub alone.
+func (c Config) beside() bool {
+	for _, text := range []string{c.HubCA, c.ServerName, c.Token, c.TokenFile, c.TokenCommand, c.CertFile, c.KeyFile} {
+		if text != "" {
+			return true
+		}
+	}
+	return len(c.HubCAData) > 0 || c.InsecureSkipVerify || !reflect.ValueOf(c.Proxy).IsZero()
+}
+
 // profile is what says which hub: the Config itself, the environment or the CLI's file.
 func (c Config) profile() (profile.Profile, error) {
 	switch {
@@ -141,6 +155,9 @@ func (c Config) profile() (profile.Profile, error) {
 			Proxy: c.Proxy, Token: c.Token, TokenFile: c.TokenFile, TokenCommand: c.TokenCommand, CertFile: c.CertFile, KeyFile: c.KeyFile,
 		}
 		return p, p.CheckCredential()
+	case c.beside():
+		return profile.Profile{}, errors.New("hub: required beside a credential, a CA, a serverName, insecureSkipVerify or a proxy: " +
+			"a profile and the environment have their own")
 	case c.Profile == "":
 		p, ok, err := profile.FromEnvironment()
 		if ok || err != nil {

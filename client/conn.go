@@ -57,17 +57,29 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	return n, c.to.explain("write", err)
 }
 
-// WriteTo implements [io.WriterTo]: it copies the connection to w.
-func (c *conn) WriteTo(w io.Writer) (int64, error) {
-	n, err := c.Session.WriteTo(w)
-	return n, c.to.explain("read", err)
+// ReadFromConn is ReadFrom that ends with [syscall.EPIPE] once the target reads no more,
+// also while it waits for r, whose read deadline it uses.
+func (c *conn) ReadFromConn(r net.Conn) (int64, error) {
+	n, err := c.Session.ReadFromConn(r)
+	return n, c.to.explain("write", err)
 }
 
 // explain makes an [*Error] of what a hop says. What the connection itself says stays:
 // io.EOF, net.ErrClosed, os.ErrDeadlineExceeded, syscall.EPIPE.
 func (a Addr) explain(op string, err error) error {
 	if e, ok := errors.AsType[*mux.Error](err); ok {
-		return fromMux(op, a.Cluster, a.Address, e)
+		return lasting(fromMux(op, a.Cluster, a.Address, e))
+	}
+	return err
+}
+
+// lasting marks the error of a connection that is of no more use. One whose time was over
+// somewhere is no deadline of its reader's, who would try again for ever.
+func lasting(err error) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		whole := *e
+		whole.lasting = true
+		return &whole
 	}
 	return err
 }

@@ -37,8 +37,9 @@ func (c *Client) DialContext(ctx context.Context, cluster, network, address stri
 // DialEarly is DialContext without the wait: what is written first travels with the
 // open, so that its answer is there after one round trip. It is for protocols whose client
 // speaks first, as HTTP, gRPC, PostgreSQL and Redis do. Where the connection cannot be
-// opened, the first Read or Write says so, with the same [*Error]. The context bounds the
-// wait for a connection to the hub alone.
+// opened, the first Read or Write says so, with the same [*Error]. Close delivers what was
+// written also where the target is not connected yet. The context bounds the wait for a
+// connection to the hub alone.
 func (c *Client) DialEarly(ctx context.Context, cluster, network, address string) (net.Conn, error) {
 	to, req, err := request(cluster, network, address)
 	if err != nil {
@@ -116,7 +117,7 @@ func (c *Client) open(ctx context.Context, to Addr, req mux.Request) (*mux.Sessi
 		if err != nil {
 			return nil, c.about(to, err)
 		}
-		s, err := start(ctx, link, req, nil)
+		s, err := link.Open(ctx, req)
 		if err == nil {
 			return s, nil
 		}
@@ -154,22 +155,4 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeout(ctx, openTime)
-}
-
-// start opens a session with its first bytes, of which as many as fit travel with the
-// open, and waits for the answer.
-func start(ctx context.Context, link *mux.Link, req mux.Request, first []byte) (*mux.Session, error) {
-	req.Payload = first[:min(len(first), mux.MaxFirst)]
-	s, err := link.Start(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	if rest := first[len(req.Payload):]; len(rest) > 0 {
-		_, err = s.Write(rest) // within the window that every session has
-	}
-	// A session that was refused fails the Write too; Wait knows why.
-	if refused := s.Wait(ctx); refused != nil {
-		return nil, refused
-	}
-	return s, err
 }

@@ -60,6 +60,48 @@ func echo(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// pair is a target that joins two connections.
+type pair struct {
+	address string
+	end     func() // and what has been joined
+}
+
+// joinPair starts a pair.
+func joinPair(t *testing.T) pair {
+	t.Helper()
+	l := listen(t)
+	var running sync.WaitGroup
+	var mu sync.Mutex
+	var conns []*net.TCPConn
+	running.Go(func() {
+		for range 2 {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, conn.(*net.TCPConn))
+			mu.Unlock()
+		}
+		for i := range conns {
+			running.Go(func() {
+				to, from := conns[i], conns[1-i]
+				_, _ = io.Copy(to, from) // the ends compare
+				_ = to.CloseWrite()
+			})
+		}
+	})
+	return pair{l.Addr().String(), func() {
+		l.Close()
+		mu.Lock()
+		for _, conn := range conns {
+			conn.Close()
+		}
+		mu.Unlock()
+		running.Wait()
+	}}
+}
+
 func TestConn(t *testing.T) {
 	hub := culverttest.Start(t, culverttest.Config{})
 	c := hub.Client(t)
@@ -89,6 +131,17 @@ func TestConn(t *testing.T) {
 			})
 		})
 	}
+	t.Run("N4: DialEarly gives a complete net.Conn before it is open, too", func(t *testing.T) {
+		nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+			joined := joinPair(t)
+			for _, end := range []*net.Conn{&c1, &c2} {
+				if *end, err = c.DialEarly(t.Context(), "test", "tcp", joined.address); err != nil {
+					return nil, nil, nil, err
+				}
+			}
+			return c1, c2, func() { c1.Close(); c2.Close(); joined.end() }, nil
+		})
+	})
 	t.Run("N4: the halves end one by one", func(t *testing.T) {
 		conn, err := c.DialEarly(t.Context(), "test", "tcp", echo(t))
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/mux"
@@ -24,17 +25,18 @@ type early struct {
 	to     Addr
 	req    mux.Request
 	local  net.Addr
-	ctx    context.Context // ends with Close
+	life   context.Context // ends with Close
 	cancel context.CancelFunc
 
-	starting sync.Mutex    // one start at a time
-	started  chan struct{} // closed when session or err is set
+	turn          chan struct{} // one start at a time: holds one
+	started       chan struct{} // closed when session or err is set
+	read, written deadline      // of what waits before there is a session
+	closed        atomic.Bool
 
-	mu            sync.Mutex // guards what follows, until started is closed
-	session       *mux.Session
-	link          *mux.Link
-	err           error
-	read, written time.Time // deadlines asked for before
+	mu      sync.Mutex // guards what follows, until started is closed
+	session *mux.Session
+	link    *mux.Link
+	err     error
 }
 
 var _ interface {
@@ -46,56 +48,78 @@ var _ interface {
 } = (*early)(nil)
 
 func newEarly(c *Client, to Addr, req mux.Request, local net.Addr) *early {
-	e := &early{client: c, to: to, req: req, local: local, started: make(chan struct{})}
-	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e := &early{client: c, to: to, req: req, local: local, turn: make(chan struct{}, 1), started: make(chan struct{})}
+	e.life, e.cancel = context.WithCancel(context.Background())
 	return e
 }
 
 // start opens the session with the first bytes of p, and returns how many of them went
-// along. Once it is open it returns 0.
-func (e *early) start(p []byte, deadline func() time.Time) (int, error) {
-	e.starting.Lock()
-	defer e.starting.Unlock()
+// along. Once it is open it returns 0. It waits until a deadline at most, which has no part
+// in how long the target may take.
+func (e *early) start(p []byte, until *deadline) (int, error) {
+	if isClosed(e.started) {
+		return 0, e.failure()
+	}
+	over := until.wait()
+	if isClosed(over) {
+		return 0, os.ErrDeadlineExceeded
+	}
 	select {
+	case e.turn <- struct{}{}:
+		defer func() { <-e.turn }()
 	case <-e.started:
-		return 0, e.err
-	default:
+		return 0, e.failure()
+	case <-over:
+		return 0, os.ErrDeadlineExceeded
 	}
-	ctx, cancel := bounded(e.ctx)
+	if isClosed(e.started) {
+		return 0, e.failure()
+	}
+	ctx, cancel := context.WithTimeout(e.life, openTime)
 	defer cancel()
-	if until := deadline(); !until.IsZero() {
-		ctx, cancel = context.WithDeadlineCause(ctx, until, os.ErrDeadlineExceeded)
-		defer cancel()
-	}
+	waiting, stop := until.bound(ctx)
+	defer stop()
 	req := e.req
 	req.Payload = p[:min(len(p), mux.MaxFirst)]
-	session, link, err := e.open(ctx, req)
-	if err != nil && errors.Is(context.Cause(ctx), os.ErrDeadlineExceeded) {
+	session, link, err := e.open(ctx, waiting, req)
+	if err != nil && errors.Is(context.Cause(waiting), os.ErrDeadlineExceeded) {
 		return 0, os.ErrDeadlineExceeded // which a later deadline may mend
 	}
+	return len(req.Payload), e.begin(session, link, err)
+}
+
+// begin is told what became of the open.
+func (e *early) begin(session *mux.Session, link *mux.Link, err error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.err != nil { // closed meanwhile
 		if session != nil {
 			session.Reset(wire.CodeCanceled, wire.HopClient, "closed before it was opened")
 		}
-		return 0, e.err
+		return e.err
 	}
+	read, written := e.read.end(), e.written.end()
 	if err == nil {
-		err = errors.Join(session.SetReadDeadline(e.read), session.SetWriteDeadline(e.written))
+		err = errors.Join(session.SetReadDeadline(read), session.SetWriteDeadline(written))
 	}
-	e.session, e.link, e.err = session, link, err
+	e.session, e.link, e.err = session, link, lasting(err)
 	close(e.started)
-	if err != nil {
-		return 0, err
-	}
-	return len(req.Payload), nil
+	return e.err
 }
 
-// open sends the open on a link that takes it.
-func (e *early) open(ctx context.Context, req mux.Request) (*mux.Session, *mux.Link, error) {
+// failure is why a connection that was started is of no use, nil where it is.
+func (e *early) failure() error {
+	if e.err != nil && e.closed.Load() {
+		return net.ErrClosed
+	}
+	return e.err
+}
+
+// open sends the open on a link that takes it. waiting bounds the wait for a link, and ctx
+// everything.
+func (e *early) open(ctx, waiting context.Context, req mux.Request) (*mux.Session, *mux.Link, error) {
 	for attempt := 0; ; attempt++ {
-		link, err := e.client.way.link(ctx)
+		link, err := e.client.way.link(waiting)
 		if err != nil {
 			return nil, nil, e.client.about(e.to, err)
 		}
@@ -111,8 +135,8 @@ func (e *early) open(ctx context.Context, req mux.Request) (*mux.Session, *mux.L
 }
 
 // ready returns the session, opened where it has to be.
-func (e *early) ready(deadline func() time.Time) (*mux.Session, error) {
-	if _, err := e.start(nil, deadline); err != nil {
+func (e *early) ready(until *deadline) (*mux.Session, error) {
+	if _, err := e.start(nil, until); err != nil {
 		return nil, err
 	}
 	return e.session, nil
@@ -128,7 +152,7 @@ func (e *early) explain(op string, err error) error {
 
 // Write implements [net.Conn].
 func (e *early) Write(p []byte) (int, error) {
-	sent, err := e.start(p, e.writeDeadline)
+	sent, err := e.start(p, &e.written)
 	if err != nil {
 		return 0, err
 	}
@@ -141,9 +165,7 @@ func (e *early) Write(p []byte) (int, error) {
 
 // Read implements [net.Conn].
 func (e *early) Read(p []byte) (int, error) {
-	select {
-	case <-e.started:
-	default:
+	if !isClosed(e.started) {
 		wait := time.NewTimer(writerFirst)
 		select {
 		case <-e.started:
@@ -151,7 +173,7 @@ func (e *early) Read(p []byte) (int, error) {
 		}
 		wait.Stop()
 	}
-	s, err := e.ready(e.readDeadline)
+	s, err := e.ready(&e.read)
 	if err != nil {
 		return 0, err
 	}
@@ -162,28 +184,73 @@ func (e *early) Read(p []byte) (int, error) {
 // ReadFrom implements [io.ReaderFrom]: it copies r to the connection. The first piece
 // travels with the open.
 func (e *early) ReadFrom(r io.Reader) (int64, error) {
-	select {
-	case <-e.started:
-	default:
-		first := make([]byte, mux.MaxFirst)
-		n, err := r.Read(first)
-		sent, werr := e.Write(first[:n])
-		switch {
-		case werr != nil:
-			return int64(sent), werr
-		case errors.Is(err, io.EOF):
-			return int64(sent), nil
-		case err != nil:
-			return int64(sent), err
+	var sent int64
+	if !isClosed(e.started) {
+		var over bool
+		var err error
+		if sent, over, err = e.first(r.Read); over || err != nil {
+			return sent, err
 		}
-		more, err := e.ReadFrom(r)
-		return int64(sent) + more, err
 	}
-	if e.err != nil {
-		return 0, e.err
+	if err := e.failure(); err != nil {
+		return sent, err
 	}
 	n, err := e.session.ReadFrom(r)
-	return n, e.explain("write", err)
+	return sent + n, e.explain("write", err)
+}
+
+// ReadFromConn is ReadFrom that ends with [syscall.EPIPE] once the target reads no more,
+// also while it waits for r, whose read deadline it uses.
+func (e *early) ReadFromConn(r net.Conn) (int64, error) {
+	var sent int64
+	if !isClosed(e.started) {
+		var over bool
+		var err error
+		if sent, over, err = e.first(func(p []byte) (int, error) { return e.readUntilStarted(r, p) }); over || err != nil {
+			return sent, err
+		}
+	}
+	if err := e.failure(); err != nil {
+		return sent, err
+	}
+	n, err := e.session.ReadFromConn(r)
+	return sent + n, e.explain("write", err)
+}
+
+// first sends the first piece, with the open where nobody has opened yet. over tells that
+// there is no more.
+func (e *early) first(read func([]byte) (int, error)) (sent int64, over bool, err error) {
+	p := make([]byte, mux.MaxFirst)
+	n, rerr := read(p)
+	written, err := e.Write(p[:n])
+	if err == nil && !errors.Is(rerr, io.EOF) {
+		err = rerr
+	}
+	return int64(written), rerr != nil, err
+}
+
+// readUntilStarted reads from r, and ends without a byte when the session is there before
+// one: its own ReadFromConn is for what comes then.
+func (e *early) readUntilStarted(r net.Conn, p []byte) (int, error) {
+	done := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-e.started:
+			_ = r.SetReadDeadline(time.Unix(1, 0)) // fails where its Read fails, too
+		case <-done:
+		}
+	})
+	n, err := r.Read(p)
+	close(done)
+	watching.Wait()
+	if isClosed(e.started) {
+		reset := r.SetReadDeadline(time.Time{})
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = reset
+		}
+	}
+	return n, err
 }
 
 // WriteTo implements [io.WriterTo]: it copies the connection to w.
@@ -195,25 +262,25 @@ func (e *early) WriteTo(w io.Writer) (int64, error) {
 	return n, e.explain("read", err)
 }
 
-// Close implements [net.Conn].
+// Close implements [net.Conn]. What was written is delivered, also where the target is
+// not connected yet.
 func (e *early) Close() error {
+	if e.closed.Swap(true) {
+		return net.ErrClosed
+	}
 	e.cancel()
 	e.mu.Lock()
-	if e.session == nil && e.err == nil {
+	defer e.mu.Unlock()
+	if e.session != nil {
+		return e.session.Finish()
+	}
+	if e.err == nil {
 		e.err = net.ErrClosed
+		e.read.end()
+		e.written.end()
 		close(e.started)
-		e.mu.Unlock()
-		return nil
 	}
-	session, err := e.session, e.err
-	e.mu.Unlock()
-	if session == nil {
-		if errors.Is(err, net.ErrClosed) {
-			return net.ErrClosed
-		}
-		return nil // it was never open
-	}
-	return session.Close()
+	return nil
 }
 
 // Reset ends the connection so that the target does not take it for an orderly end.
@@ -228,7 +295,7 @@ func (e *early) Reset(code wire.Code, hop wire.Hop, message string) {
 
 // CloseWrite ends the sending direction.
 func (e *early) CloseWrite() error {
-	s, err := e.ready(e.writeDeadline)
+	s, err := e.ready(&e.written)
 	if err != nil {
 		return err
 	}
@@ -237,23 +304,11 @@ func (e *early) CloseWrite() error {
 
 // CloseRead ends the receiving direction.
 func (e *early) CloseRead() error {
-	s, err := e.ready(e.writeDeadline)
+	s, err := e.ready(&e.read)
 	if err != nil {
 		return err
 	}
 	return s.CloseRead()
-}
-
-func (e *early) readDeadline() time.Time {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.read
-}
-
-func (e *early) writeDeadline() time.Time {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.written
 }
 
 // SetDeadline implements [net.Conn].
@@ -261,34 +316,30 @@ func (e *early) SetDeadline(t time.Time) error {
 	return errors.Join(e.SetReadDeadline(t), e.SetWriteDeadline(t))
 }
 
-// SetReadDeadline implements [net.Conn]. One that is set while a call opens the session
-// is for later calls.
+// SetReadDeadline implements [net.Conn].
 func (e *early) SetReadDeadline(t time.Time) error {
-	s, err := e.orRemember(&e.read, t)
-	if s == nil {
-		return err
-	}
-	return s.SetReadDeadline(t)
-}
-
-// SetWriteDeadline implements [net.Conn], as SetReadDeadline does.
-func (e *early) SetWriteDeadline(t time.Time) error {
-	s, err := e.orRemember(&e.written, t)
-	if s == nil {
-		return err
-	}
-	return s.SetWriteDeadline(t)
-}
-
-// orRemember returns the session, or keeps t for when there is one.
-func (e *early) orRemember(deadline *time.Time, t time.Time) (*mux.Session, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.session == nil {
-		*deadline = t
-		return nil, e.err
+	if e.session != nil {
+		return e.session.SetReadDeadline(t)
 	}
-	return e.session, nil
+	if e.err == nil {
+		e.read.set(t)
+	}
+	return e.failure()
+}
+
+// SetWriteDeadline implements [net.Conn].
+func (e *early) SetWriteDeadline(t time.Time) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.session != nil {
+		return e.session.SetWriteDeadline(t)
+	}
+	if e.err == nil {
+		e.written.set(t)
+	}
+	return e.failure()
 }
 
 // LocalAddr implements [net.Conn].

@@ -84,6 +84,10 @@ type Error struct {
 	RetryAfter time.Duration
 	// Err is the reason, without a credential. It is never nil.
 	Err error
+
+	// lasting is true where a connection has ended with it: it is no timeout then, after
+	// which another Read may do better.
+	lasting bool
 }
 
 // Error returns "hop: op: cluster: target: code: reason", leaving out what is empty.
@@ -115,14 +119,15 @@ func (e *Error) Is(target error) bool {
 	case context.Canceled:
 		return e.Code == Canceled
 	case context.DeadlineExceeded, os.ErrDeadlineExceeded:
-		return e.Code == DeadlineExceeded
+		return e.Timeout()
 	default:
 		return false
 	}
 }
 
-// Timeout implements [net.Error].
-func (e *Error) Timeout() bool { return e.Code == DeadlineExceeded }
+// Timeout implements [net.Error]. The error of a connection that has ended is none, whatever
+// its code.
+func (e *Error) Timeout() bool { return e.Code == DeadlineExceeded && !e.lasting }
 
 // Temporary implements [net.Error]; nothing is retried for it.
 func (e *Error) Temporary() bool { return false }
@@ -180,13 +185,26 @@ func fromStatus(st *status.Status) *Error {
 	return out
 }
 
+// tokenError says why there is no token.
+func tokenError(err error) *Error {
+	out := &Error{Op: "log in", Code: Unauthenticated, Hop: HopClient, Err: err}
+	if e, ok := errors.AsType[*credential.Error](err); ok {
+		out.Err = e
+		return out // which is final, whatever it wraps
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		out.Code = Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		out.Code = DeadlineExceeded
+	}
+	return out
+}
+
 // connectError says why there is no connection to the hub at address.
 func connectError(address string, err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
-	}
-	if e, ok := errors.AsType[*credential.Error](err); ok {
-		return &Error{Op: "log in", Code: Unauthenticated, Hop: HopClient, Err: e}
 	}
 	cause := err
 	if e, ok := errors.AsType[*mux.Error](err); ok && e.Cause != nil {

@@ -88,16 +88,16 @@ func (c *Client) roundTrip(r *http.Request, path, cluster string) (*http.Respons
 	if out.Header == nil {
 		out.Header = make(http.Header, 2)
 	}
+	var token string // that is the client's
 	if out.Header.Get("Authorization") == "" {
-		value, err := c.authorization(r.Context())
-		if err != nil {
+		if token, err = c.token(r.Context()); err != nil {
 			if r.Body != nil {
 				err = errors.Join(err, r.Body.Close())
 			}
-			return nil, err
+			return nil, c.about(Addr{Cluster: cluster}, err)
 		}
-		if value != "" {
-			out.Header.Set("Authorization", value)
+		if token != "" {
+			out.Header.Set("Authorization", "Bearer "+token)
 		}
 	}
 	if _, set := out.Header["User-Agent"]; !set {
@@ -107,8 +107,8 @@ func (c *Client) roundTrip(r *http.Request, path, cluster string) (*http.Respons
 	if err != nil {
 		return nil, c.about(Addr{Cluster: cluster}, err)
 	}
-	if res.StatusCode == http.StatusUnauthorized && c.set.tokens != nil && res.Header.Get("X-Culvert-Error") != "" {
-		c.set.tokens.forget() // the next one asks for another
+	if res.StatusCode == http.StatusUnauthorized && token != "" && res.Header.Get("X-Culvert-Error") != "" {
+		c.set.tokens.refused(token) // the next one asks for another
 	}
 	return res, nil
 }

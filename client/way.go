@@ -20,10 +20,12 @@ const (
 	attemptTime = 3 * time.Minute
 	// The waits between attempts, of tunnel.NewBackoff, grow to absentInterval while
 	// nothing listens at the hub's address, which costs nobody anything, and to
-	// failInterval else.
+	// failInterval else. Who wants a connection cuts them short: at once while nothing
+	// listens, and to about absentInterval else. What only another use can mend, such as
+	// a credential that is refused, is not tried again without one.
 	absentInterval = time.Second
 	failInterval   = 15 * time.Second
-	// leastWait is between two attempts, however many ask for one.
+	// leastWait is between two attempts, however many want one.
 	leastWait = 50 * time.Millisecond
 	// settledAfter is how long a connection must last for the waits to start over.
 	settledAfter = 5 * time.Second
@@ -44,21 +46,28 @@ type way struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup // the keeper, and connections that are parted with
 	want   chan struct{}  // somebody waits for a connection
-	stale  chan *tunnel.Conn
 
 	mu       sync.Mutex
 	started  bool
 	closed   bool
-	current  *tunnel.Conn // takes new sessions; nil while there is none
-	attempts int          // that failed
-	err      *Error       // of the last one
+	current  *held  // takes new sessions; nil while there is none
+	attempts int    // that failed
+	err      *Error // of the last one
 	changed  chan struct{}
+}
+
+// held is a connection, with the token that it was made with.
+type held struct {
+	*tunnel.Conn
+
+	token credential.Token
+	stale chan struct{} // closed when the hub has refused the token for a session
 }
 
 func newWay(cfg tunnel.DialerConfig, set *settings) *way {
 	w := &way{
 		cfg: cfg, tokens: set.tokens, patience: set.rest.Patience, log: set.rest.Logger,
-		want: make(chan struct{}, 1), stale: make(chan *tunnel.Conn), changed: make(chan struct{}),
+		want: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 	w.life, w.cancel = context.WithCancel(context.Background())
 	return w
@@ -117,7 +126,7 @@ func (w *way) link(ctx context.Context) (*mux.Link, error) {
 
 // takes tells whether a connection takes new sessions, as far as its link knows: the
 // keeper hears of its end a moment later.
-func takes(conn *tunnel.Conn) bool {
+func takes(conn *held) bool {
 	if conn == nil {
 		return false
 	}
@@ -162,14 +171,18 @@ func (w *way) keep() {
 	var downSince time.Time // zero unless a connection was lost
 	for w.life.Err() == nil {
 		began := time.Now()
-		conn, token, err := w.connect()
+		conn, err := w.connect()
 		if err != nil {
 			w.fail(err)
-			wait := failing.NextBackOff()
-			if errors.Is(err, syscall.ECONNREFUSED) {
-				wait = absent.NextBackOff()
+			soon, late := absent.NextBackOff(), failing.NextBackOff()
+			switch {
+			case errors.Is(err, syscall.ECONNREFUSED):
+				w.pause(began, leastWait, soon)
+			case err.fatal():
+				w.pause(began, soon, untilWanted)
+			default:
+				w.pause(began, soon, late)
 			}
-			w.pause(began, wait)
 			continue
 		}
 		if !downSince.IsZero() {
@@ -177,50 +190,52 @@ func (w *way) keep() {
 			downSince = time.Time{}
 		}
 		w.set(conn)
-		why := w.attend(conn, token)
+		why := w.attend(conn)
 		if time.Since(began) > settledAfter {
 			absent.Reset()
 			failing.Reset()
 		}
+		ended := time.Now()
 		if why != nil && w.life.Err() == nil {
 			w.log.Warn("lost the connection to the hub, connecting again", "hub", w.cfg.Address, "reason", why)
-			downSince = time.Now()
-			w.pause(downSince, absent.NextBackOff()) // so that not all come back at once
+			downSince = ended
 		}
+		wait := absent.NextBackOff() // so that not all come back at once
+		w.pause(ended, wait, wait)
 	}
 }
 
-// connect makes one connection. It returns the token that it was made with.
-func (w *way) connect() (*tunnel.Conn, credential.Token, *Error) {
+// connect makes one connection.
+func (w *way) connect() (*held, *Error) {
 	ctx, cancel := context.WithTimeout(w.life, attemptTime)
 	defer cancel()
 	cfg := w.cfg
-	var token credential.Token
+	made := &held{stale: make(chan struct{})}
 	if w.tokens != nil {
 		var err error
-		if token, err = w.tokens.get(ctx); err != nil {
-			return nil, token, connectError(cfg.Address, err)
+		if made.token, err = w.tokens.get(ctx); err != nil {
+			return nil, tokenError(err)
 		}
 		cfg.Metadata = func(context.Context) ([]string, error) {
-			return []string{"authorization", "Bearer " + token.Value}, nil
+			return []string{"authorization", "Bearer " + made.token.Value}, nil
 		}
 	}
-	conn, err := tunnel.Connect(ctx, cfg)
-	if err != nil {
+	var err error
+	if made.Conn, err = tunnel.Connect(ctx, cfg); err != nil {
 		failure := connectError(cfg.Address, err)
 		if w.tokens != nil && failure.Code == Unauthenticated && failure.Hop == HopHub {
-			w.tokens.forget() // the next attempt asks for another
+			w.tokens.refused(made.token.Value) // the next attempt asks for another
 		}
-		return nil, token, failure
+		return nil, failure
 	}
-	return conn, token, nil
+	return made, nil
 }
 
 // attend returns when new sessions need another connection that is still to be made:
 // with why this one was lost, or with nil where the hub has refused its token.
-func (w *way) attend(conn *tunnel.Conn, token credential.Token) error {
+func (w *way) attend(conn *held) error {
+	look := conn.token // which says when to look for another one
 	for {
-		renew := w.renewal(token)
 		select {
 		case <-conn.Done():
 			w.unset(conn)
@@ -229,14 +244,11 @@ func (w *way) attend(conn *tunnel.Conn, token credential.Token) error {
 			w.unset(conn)
 			w.part(conn)
 			return errors.New("the hub takes no new sessions on it")
-		case stale := <-w.stale:
-			if stale == conn {
-				w.unset(conn)
-				w.part(conn)
-				return nil
-			}
-		case <-renew:
-			conn, token = w.renew(conn, token)
+		case <-conn.stale:
+			w.part(conn)
+			return nil
+		case <-w.renewal(look):
+			conn, look = w.renew(conn)
 		case <-w.life.Done():
 			w.unset(conn)
 			w.end(conn)
@@ -254,56 +266,60 @@ func (w *way) renewal(token credential.Token) <-chan time.Time {
 }
 
 // renew makes a connection with another token, before the one that there is goes. What
-// does not work is tried again: the connection is good until the hub says otherwise.
-func (w *way) renew(conn *tunnel.Conn, token credential.Token) (*tunnel.Conn, credential.Token) {
-	next, err := w.tokens.get(w.life)
+// does not work is tried again: the connection is good until the hub says otherwise. It
+// returns the connection that there is then, and the token that says when to look again.
+func (w *way) renew(conn *held) (*held, credential.Token) {
+	ctx, cancel := context.WithTimeout(w.life, attemptTime)
+	defer cancel()
+	inAWhile := credential.Token{Got: time.Now()}
+	next, err := w.tokens.next(ctx)
 	if err != nil {
-		w.log.Warn("cannot get another token for the hub, trying again", "hub", w.cfg.Address, "reason", err)
-		token.Got, token.Expires = time.Now(), time.Time{} // look again in a while
-		return conn, token
+		if w.life.Err() == nil {
+			w.log.Warn("cannot get another token for the hub, trying again", "hub", w.cfg.Address, "reason", err)
+		}
+		return conn, inAWhile
 	}
-	if next.Value == token.Value {
+	if next.Value == conn.token.Value {
 		return conn, next
 	}
-	other, next, failure := w.connect()
+	other, failure := w.connect()
 	if failure != nil {
-		w.log.Warn("cannot connect to the hub with another token, trying again", "hub", w.cfg.Address, "reason", failure)
-		token.Got, token.Expires = time.Now(), time.Time{}
-		return conn, token
+		if w.life.Err() == nil {
+			w.log.Warn("cannot connect to the hub with another token, trying again", "hub", w.cfg.Address, "reason", failure)
+		}
+		return conn, inAWhile
 	}
 	w.set(other)
 	w.part(conn)
-	return other, next
+	return other, other.token
 }
 
-// refused is told of a link on which the hub refused the token for a session.
+// refused is told of a link on which the hub refused the token for a session. It does not
+// wait.
 func (w *way) refused(link *mux.Link) {
-	if w.tokens != nil {
-		w.tokens.forget()
-	}
 	w.mu.Lock()
 	conn := w.current
-	w.mu.Unlock()
 	if conn == nil || conn.Link() != link {
+		w.mu.Unlock()
 		return // there is another one already, or soon
 	}
-	w.unset(conn)
-	select {
-	case w.stale <- conn:
-	case <-conn.Done():
-	case <-w.life.Done():
+	w.current = nil
+	close(conn.stale)
+	w.mu.Unlock()
+	if w.tokens != nil {
+		w.tokens.refused(conn.token.Value)
 	}
 }
 
 // set makes conn the one that new sessions are for.
-func (w *way) set(conn *tunnel.Conn) {
+func (w *way) set(conn *held) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.current, w.err = conn, nil
 	w.tell()
 }
 
-func (w *way) unset(conn *tunnel.Conn) {
+func (w *way) unset(conn *held) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.current == conn {
@@ -325,26 +341,34 @@ func (w *way) tell() {
 	w.changed = make(chan struct{})
 }
 
-// pause waits between two attempts. Who wants a connection shortens it.
-func (w *way) pause(began time.Time, wait time.Duration) {
-	least := time.NewTimer(max(time.Until(began.Add(leastWait)), 0))
-	defer least.Stop()
+// untilWanted is for what only another use mends.
+const untilWanted = time.Duration(-1)
+
+// pause waits between two attempts: least after the first began, and most where nobody
+// wants a connection.
+func (w *way) pause(began time.Time, least, most time.Duration) {
+	first := time.NewTimer(max(time.Until(began.Add(max(least, leastWait))), 0))
+	defer first.Stop()
 	select {
-	case <-least.C:
+	case <-first.C:
 	case <-w.life.Done():
 		return
 	}
-	whole := time.NewTimer(max(time.Until(began.Add(wait)), 0))
-	defer whole.Stop()
+	var over <-chan time.Time // never, for untilWanted
+	if most >= 0 {
+		whole := time.NewTimer(max(time.Until(began.Add(most)), 0))
+		defer whole.Stop()
+		over = whole.C
+	}
 	select {
-	case <-whole.C:
+	case <-over:
 	case <-w.want:
 	case <-w.life.Done():
 	}
 }
 
 // part lets the sessions of a connection go on that takes no new ones.
-func (w *way) part(conn *tunnel.Conn) {
+func (w *way) part(conn *held) {
 	w.tasks.Go(func() {
 		ctx, cancel := context.WithTimeout(w.life, partTime)
 		defer cancel()
@@ -358,7 +382,7 @@ func (w *way) part(conn *tunnel.Conn) {
 const lastTime = 5 * time.Second
 
 // end ends a connection.
-func (w *way) end(conn *tunnel.Conn) {
+func (w *way) end(conn *held) {
 	ctx, cancel := context.WithTimeout(context.Background(), lastTime)
 	defer cancel()
 	conn.Link().ResetOpen(wire.CodeCanceled, "the client was closed")
@@ -378,6 +402,9 @@ func (w *way) close() error {
 	w.cancel()
 	w.tell()
 	w.mu.Unlock()
+	if w.tokens != nil {
+		w.tokens.close()
+	}
 	w.tasks.Wait()
 	return nil
 }

@@ -11,9 +11,11 @@
 package culverttest
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -144,8 +146,11 @@ func (h *Hub) start(ctx context.Context, cfg Config) error {
 	}
 	tokens, policy := filepath.Join(h.state, "tokens.csv"), filepath.Join(h.state, "policy.yaml")
 	user := cmp.Or(cfg.User, "tester")
-	line := fmt.Sprintf("%s,%s,%s,%q\n", h.Token, user, user, strings.Join(cfg.Groups, ","))
-	err := errors.Join(os.WriteFile(tokens, []byte(line), 0o600), os.WriteFile(policy, []byte(cmp.Or(cfg.Policy, allowAll)), 0o600),
+	var line bytes.Buffer
+	if err := csv.NewWriter(&line).WriteAll([][]string{{h.Token, user, user, strings.Join(cfg.Groups, ",")}}); err != nil {
+		return err
+	}
+	err := errors.Join(os.WriteFile(tokens, line.Bytes(), 0o600), os.WriteFile(policy, []byte(cmp.Or(cfg.Policy, allowAll)), 0o600),
 		os.WriteFile(filepath.Join(h.state, "agent.yaml"), []byte(allowAll), 0o600))
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -39,7 +40,7 @@ func RESTConfig(c *client.Client, cluster string) (*rest.Config, error) {
 		},
 		WrapTransport: func(own http.RoundTripper) http.RoundTripper {
 			if upgrades(own) {
-				return authorized{client: c, own: own}
+				return authorized{client: c, hub: access.URL, own: own}
 			}
 			return carried{client: c, cluster: cluster, way: c.RoundTripper()}
 		},
@@ -66,20 +67,34 @@ func upgrades(rt http.RoundTripper) bool {
 // authorized adds the client's credential to requests that are sent beside its connection.
 type authorized struct {
 	client *client.Client
+	hub    string // its URL: nobody else gets the credential
 	own    http.RoundTripper
 }
 
 // RoundTrip implements [http.RoundTripper].
 func (a authorized) RoundTrip(r *http.Request) (*http.Response, error) {
+	secure := r.URL.Scheme == "https" || r.URL.Scheme == "wss"
+	if !secure || "https://"+r.URL.Host != a.hub {
+		err := fmt.Errorf("host: %s://%s where %s is wanted: the configuration is for its own hub alone", r.URL.Scheme, r.URL.Host, a.hub)
+		return nil, errors.Join(err, closeBody(r))
+	}
 	value, err := a.client.Authorization(r.Context())
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, closeBody(r))
 	}
 	if value != "" && r.Header.Get("Authorization") == "" {
 		r = r.Clone(r.Context())
 		r.Header.Set("Authorization", value)
 	}
 	return a.own.RoundTrip(r)
+}
+
+// closeBody closes what is not sent.
+func closeBody(r *http.Request) error {
+	if r.Body == nil {
+		return nil
+	}
+	return r.Body.Close()
 }
 
 // WrappedRoundTripper is how client-go finds what it has wrapped.

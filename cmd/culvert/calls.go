@@ -25,8 +25,13 @@ func clientConfig(p profile.Profile, from credential.Source) client.Config {
 	}
 	if from != nil {
 		cache := credential.Cache{Dir: cacheDir(), Scope: p.Hub}
+		var last credential.Token // of one call at a time
 		config.TokenSource = func(ctx context.Context) (string, time.Time, error) {
+			if time.Now().Before(last.Fresh()) {
+				cache.Refused(from, last) // or nobody would ask for another by now
+			}
 			token, err := cache.Token(ctx, from)
+			last = token
 			return token.Value, token.Expires, err
 		}
 	}

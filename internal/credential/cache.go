@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/culvertdev/culvert/internal/filelock"
 )
 
 // lockWait is how long one process waits for another that gets a token.
@@ -61,7 +63,7 @@ func (c Cache) Token(ctx context.Context, source Source) (Token, error) {
 	}
 	wait, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	unlock, err := Lock(wait, path+".lock")
+	unlock, err := filelock.Lock(wait, path+".lock")
 	if err != nil {
 		return Token{}, fmt.Errorf("cache of tokens: %w", err)
 	}

@@ -6,8 +6,8 @@
 // OpenID Connect provider that somebody has logged in at (package oidc), or from a
 // Kubernetes cluster by TokenRequest (package kube). A [Cache] has one file for each
 // source, mode 0600. Who finds a token there that is good for a while takes it without
-// a lock. Who does not takes the lock of that source (flock), looks again, and asks the
-// source; the others wait for the lock and find what was got.
+// a lock. Who does not takes the lock of that source (package filelock), looks again,
+// and asks the source; the others wait for the lock and find what was got.
 //
 // A token is renewed before it expires: see [Token.Fresh]. One whose expiry nobody
 // knows is kept for a minute.

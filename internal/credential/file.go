@@ -14,7 +14,7 @@ const (
 )
 
 // WriteFile replaces a file by a rename, mode 0600: who reads it finds the old text or
-// the new one. Writers that must not lose what another wrote take a [Lock].
+// the new one. Writers that must not lose what another wrote take a lock of package filelock.
 func WriteFile(path string, text []byte) error {
 	file, err := os.CreateTemp(filepath.Dir(path), ".culvert.*") // mode 0600
 	if err != nil {

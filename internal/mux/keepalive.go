@@ -97,7 +97,9 @@ func (l *Link) Ping(ctx context.Context) (time.Duration, error) {
 	select {
 	case <-done:
 	case <-l.ended:
-		return 0, l.Err()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return 0, refusedBy(l.err) // also of a link that was drained
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}

@@ -55,7 +55,7 @@ func (s *Session) readState() (ready bool, err error) {
 	case s.closed:
 		s.dropCurrent()
 		return false, net.ErrClosed
-	case s.readUntil.expired:
+	case s.readUntil.over():
 		return false, os.ErrDeadlineExceeded
 	case s.readClosed:
 		s.dropCurrent()

@@ -222,6 +222,9 @@ func (s *Session) handleOpened(off wire.Offset) {
 	s.raiseLimit(off)
 	s.noteStall()
 	close(s.decided)
+	if s.closed {
+		s.closeBoth() // what Finish has put off
+	}
 }
 
 func (s *Session) handleRefused(f *wire.Frame) {

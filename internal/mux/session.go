@@ -33,6 +33,7 @@ type Session struct {
 
 	readMu  sync.Mutex // one reader at a time; guards cur
 	writeMu sync.Mutex // one writer at a time
+	fromMu  sync.Mutex // one ReadFromConn at a time
 	cur     mem.Buffer // piece that Read is in the middle of
 
 	// Everything below is guarded by link.mu.
@@ -58,7 +59,7 @@ type Session struct {
 	finQueued    bool        // no more writes; FIN follows the queue
 	finSent      bool
 	stopRecv     bool          // the peer reads no more
-	interruption *interruption // of the ReadFrom under way; nil when there is none
+	interruption *interruption // of the ReadFromConn under way; nil when there is none
 	writeUntil   deadline
 	began        time.Duration // when it began, by the link's clock
 	stalledAt    time.Duration // since when bytes wait for credit alone; 0 when none do
@@ -181,6 +182,8 @@ func (s *Session) remove() {
 		l.count.opening--
 	}
 	s.state = stateDone
+	s.readUntil.rest()
+	s.writeUntil.rest()
 	s.noteStall()
 	for kind := range listKinds {
 		s.leave(kind)
@@ -198,23 +201,54 @@ func (s *Session) remove() {
 // Close ends both directions: what was written is still delivered, what has not
 // been read is discarded, and the peer is told to stop. It does not wait. A
 // second Close returns [net.ErrClosed].
+//
+// A session that the peer has not decided about yet is given up, with what was
+// written; see Finish.
 func (s *Session) Close() error {
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
 	if s.closed {
 		return net.ErrClosed
 	}
-	s.closed = true
-	s.readUntil.stop()
-	s.writeUntil.stop()
 	if s.own && s.state == stateOpening {
 		s.reset(&Error{Code: wire.CodeCanceled, Hop: s.link.cfg.Hop, Message: "closed before it was opened"})
 	}
-	s.closeWrite()
-	s.closeRead()
+	s.close()
+	s.closeBoth()
+	return nil
+}
+
+// Finish is Close that delivers what was written in any case: where the peer has not
+// decided yet, both directions end once it has.
+func (s *Session) Finish() error {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.close()
+	switch {
+	case !s.own || s.state != stateOpening:
+		s.closeBoth()
+	case s.sendOff == 0 && s.sendQ.size == 0:
+		s.reset(&Error{Code: wire.CodeCanceled, Hop: s.link.cfg.Hop, Message: "closed before it was opened"})
+	}
+	return nil
+}
+
+// close makes every use of the session fail. mu is held.
+func (s *Session) close() {
+	s.closed = true
+	s.readUntil.stop()
+	s.writeUntil.stop()
 	s.wakeReaders()
 	s.writable.Broadcast()
-	return nil
+}
+
+// closeBoth ends both directions. mu is held.
+func (s *Session) closeBoth() {
+	s.closeWrite()
+	s.closeRead()
 }
 
 // CloseWrite ends the sending direction after what was written. Reading goes
@@ -308,9 +342,22 @@ func (s *Session) setDeadlines(t time.Time, read, write bool) error {
 // deadline wakes a condition when its time comes. The zero value never does. It
 // is guarded by the condition's lock.
 type deadline struct {
+	until      time.Time // zero for none
 	timer      *time.Timer
 	expired    bool
+	resting    bool // nobody waits any more: the clock tells, without a timer
 	generation uint32
+}
+
+// over tells whether the time has come.
+func (d *deadline) over() bool {
+	return d.expired || d.resting && !d.until.IsZero() && !time.Now().Before(d.until)
+}
+
+// rest ends the timer, which would keep all that it reaches alive. The deadline counts on.
+func (d *deadline) rest() {
+	d.stop()
+	d.resting = true
 }
 
 func (d *deadline) stop() {
@@ -324,7 +371,7 @@ func (d *deadline) stop() {
 // set is called with mu held; wake tells those who wait, with mu held, too.
 func (d *deadline) set(t time.Time, mu sync.Locker, wake func()) {
 	d.stop()
-	d.expired = false
+	d.until, d.expired = t, false
 	if t.IsZero() {
 		return
 	}
@@ -332,6 +379,9 @@ func (d *deadline) set(t time.Time, mu sync.Locker, wake func()) {
 	if wait <= 0 {
 		d.expired = true
 		wake()
+		return
+	}
+	if d.resting {
 		return
 	}
 	mine := d.generation

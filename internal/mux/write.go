@@ -68,26 +68,13 @@ func (s *Session) enqueue(b mem.Buffer) error {
 
 // ReadFrom implements [io.ReaderFrom]: it reads into the buffers that are sent,
 // without a copy. The buffer grows while r fills it; from a socket that is quiet
-// no buffer is held at all.
-//
-// It ends when the peer reads no more, with an error that is [syscall.EPIPE], also
-// while it waits for an r that has read deadlines, whose deadline is past then.
+// no buffer is held at all. While it waits for r, others may write.
 func (s *Session) ReadFrom(r io.Reader) (int64, error) {
-	s.writeMu.Lock()
-	defer s.writeMu.Unlock()
 	in := newSource(r)
-	if w, ok := r.(waiting); ok {
-		i := &interruption{of: w}
-		s.setInterruption(i)
-		defer func() {
-			s.setInterruption(nil)
-			i.running.Wait()
-		}()
-	}
 	var total int64
 	size := firstTail
 	for {
-		room, err := s.waitRoom()
+		room, err := s.roomForOne()
 		if err != nil {
 			return total, err
 		}
@@ -95,7 +82,7 @@ func (s *Session) ReadFrom(r io.Reader) (int64, error) {
 		buf, rerr := in.read(size)
 		if buf != nil {
 			n := len(*buf)
-			if err := s.enqueue(fitting(buf)); err != nil {
+			if err := s.send(fitting(buf)); err != nil {
 				return total, err
 			}
 			total += int64(n)
@@ -109,21 +96,32 @@ func (s *Session) ReadFrom(r io.Reader) (int64, error) {
 		if errors.Is(rerr, io.EOF) {
 			return total, nil
 		}
-		if errors.Is(rerr, os.ErrDeadlineExceeded) && s.isStopped() {
-			return total, errStopped
-		}
 		if rerr != nil {
 			return total, rerr
 		}
 	}
 }
 
-// waiting is a source whose Read can be made to end.
-type waiting interface{ SetReadDeadline(t time.Time) error }
+// ReadFromConn is ReadFrom that also ends while it waits for r, once the peer reads no
+// more: with an error that is [syscall.EPIPE], and a read deadline of r that is past.
+// There is one at a time.
+func (s *Session) ReadFromConn(r net.Conn) (int64, error) {
+	s.fromMu.Lock()
+	defer s.fromMu.Unlock()
+	i := &interruption{of: r}
+	s.setInterruption(i)
+	n, err := s.ReadFrom(r)
+	s.setInterruption(nil)
+	i.running.Wait()
+	if errors.Is(err, os.ErrDeadlineExceeded) && s.isStopped() {
+		err = errStopped
+	}
+	return n, err
+}
 
-// interruption ends the wait of a ReadFrom for bytes that nobody wants any more.
+// interruption ends the wait of a ReadFromConn for bytes that nobody wants any more.
 type interruption struct {
-	of      waiting
+	of      net.Conn
 	running sync.WaitGroup
 }
 
@@ -205,7 +203,26 @@ func (s *Session) dropQueued() {
 	s.sendQ.drop()
 }
 
-// waitRoom is awaitRoom for a caller without mu.
+// roomForOne waits until the queue takes bytes, and returns how many. Another writer may
+// be quicker.
+func (s *Session) roomForOne() (int, error) {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	return s.waitRoom()
+}
+
+// send queues b as soon as there is room, and takes it over.
+func (s *Session) send(b mem.Buffer) error {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	if _, err := s.waitRoom(); err != nil {
+		b.Free()
+		return err
+	}
+	return s.enqueue(b)
+}
+
+// waitRoom is awaitRoom for the one writer, without mu.
 func (s *Session) waitRoom() (int, error) {
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
@@ -230,7 +247,7 @@ func (s *Session) writeError() error {
 	switch {
 	case s.closed:
 		return net.ErrClosed
-	case s.writeUntil.expired:
+	case s.writeUntil.over():
 		return os.ErrDeadlineExceeded
 	case s.err != nil:
 		return s.err

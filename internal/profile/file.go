@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/culvertdev/culvert/internal/credential"
+	"github.com/culvertdev/culvert/internal/filelock"
 )
 
 // What the file says of its form.
@@ -196,7 +197,7 @@ func Update(ctx context.Context, path string, change func(*File) error) (err err
 	}
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	unlock, err := credential.Lock(ctx, path+".lock")
+	unlock, err := filelock.Lock(ctx, path+".lock")
 	if err != nil {
 		return fmt.Errorf("file of profiles: %w", err)
 	}

@@ -43,6 +43,12 @@ func muxedIn(c net.Conn) muxed {
 	}
 }
 
+// stoppable is a session, or a client's connection: what copies into it ends when nobody
+// reads that any more, though nothing comes from the source.
+type stoppable interface {
+	ReadFromConn(src net.Conn) (int64, error)
+}
+
 // Result says how a splice went.
 type Result struct {
 	// AToB and BToA count the bytes of each direction.
@@ -131,8 +137,8 @@ func (j *joint) half(dst, src Conn, done func(int64, error)) {
 		s.Pump(dst, over)
 		return
 	}
-	if s, ok := dst.(*mux.Session); ok {
-		over(s.ReadFrom(src))
+	if s, ok := dst.(stoppable); ok {
+		over(s.ReadFromConn(src))
 		return
 	}
 	over(io.Copy(dst, src))

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/culvertdev/culvert/internal/credential"
+	"github.com/culvertdev/culvert/internal/filelock"
 )
 
 const (
@@ -99,7 +100,7 @@ func (s Source) Fetch(ctx context.Context) (credential.Token, error) {
 	}
 	wait, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	unlock, err := credential.Lock(wait, s.Path+".lock")
+	unlock, err := filelock.Lock(wait, s.Path+".lock")
 	if err != nil {
 		return credential.Token{}, fmt.Errorf("login at %s: %w", s.Hub, err)
 	}
