@@ -349,9 +349,10 @@ func TestClose(t *testing.T) {
 		t.Error("it has not waited for the stream")
 	default:
 	}
-	if err := errors.Join(session.Close(), conn.Close()); err != nil {
+	if err := session.Close(); err != nil {
 		t.Error(err)
 	}
+	_ = conn.Close() // the hub may have done so
 	<-closed
 }
 
