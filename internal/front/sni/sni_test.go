@@ -322,6 +322,14 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	session := <-b.pair.Accepted
+	// The stream has begun once bytes go over it.
+	if _, err := io.WriteString(conn, "begun"); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(session, got); err != nil {
+		t.Fatal(err)
+	}
 	closed := make(chan struct{})
 	go func() { b.server.Close(); close(closed) }()
 	// A stream that has begun goes on, and one that comes now is hung up.
@@ -340,7 +348,6 @@ func TestClose(t *testing.T) {
 	if _, err := io.WriteString(conn, "still"); err != nil {
 		t.Fatal(err)
 	}
-	got := make([]byte, 5)
 	if _, err := io.ReadFull(session, got); err != nil || string(got) != "still" {
 		t.Errorf("%q, %v", got, err)
 	}
