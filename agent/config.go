@@ -283,15 +283,12 @@ func (c *Config) specialAddresses() ([]netip.Prefix, error) {
 	var problems []error
 	var all []netip.Prefix
 	for i, text := range c.SpecialAddresses {
-		prefix, err := netip.ParsePrefix(text)
-		if address, single := netip.ParseAddr(text); single == nil {
-			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
-		}
+		network, err := route.ParseNetwork(text)
 		if err != nil {
-			problems = append(problems, fmt.Errorf("specialAddresses[%d]: %.64q is no network or address: want 127.0.0.0/8 or 127.0.0.1", i, text))
+			problems = append(problems, fmt.Errorf("specialAddresses[%d]: %w", i, err))
 			continue
 		}
-		all = append(all, prefix)
+		all = append(all, network)
 	}
 	return all, errors.Join(problems...)
 }

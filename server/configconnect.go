@@ -12,6 +12,7 @@ import (
 
 	"github.com/culvertdev/culvert/internal/front/connect"
 	"github.com/culvertdev/culvert/internal/policy"
+	"github.com/culvertdev/culvert/internal/route"
 )
 
 // Connect says where HTTP CONNECT leads to. It is served on Config.Listen, and on
@@ -82,7 +83,7 @@ func (c *Config) connectSettings() (connectSettings, []error) {
 		problems = append(problems, errors.New("connect.plainAllowFrom: required with connect.plainListen: the networks, as CIDRs, whose clients may send credentials in clear text"))
 	}
 	for i, text := range cfg.PlainAllowFrom {
-		network, err := connect.ParseNetwork(text)
+		network, err := route.ParseNetwork(text)
 		if err != nil {
 			fail("connect.plainAllowFrom[%d]: %w", i, err)
 		}

@@ -229,15 +229,12 @@ func (c *Config) balancers() (front.Balancers, error) {
 	var problems []error
 	var all front.Balancers
 	for i, text := range c.ProxyProtocol.From {
-		prefix, err := netip.ParsePrefix(text)
-		if address, single := netip.ParseAddr(text); single == nil {
-			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
-		}
+		network, err := route.ParseNetwork(text)
 		if err != nil {
-			problems = append(problems, fmt.Errorf("proxyProtocol.from[%d]: %.64q is no network or address: want 10.0.0.0/24 or 10.0.0.7", i, text))
+			problems = append(problems, fmt.Errorf("proxyProtocol.from[%d]: %w", i, err))
 			continue
 		}
-		all = append(all, prefix.Masked())
+		all = append(all, network)
 	}
 	if len(c.ProxyProtocol.From) == 0 {
 		problems = append(problems, errors.New("proxyProtocol.from: required: the load balancers' networks or addresses"))

@@ -245,22 +245,20 @@ func (s *Server) sniEntry(ctx context.Context, q kubeconfigQuery, e *kubeconfig.
 // nameFor returns the cluster's name on the hub's port, whose TLS has to end where the
 // mode of the kubeconfig wants it.
 func (s *Server) nameFor(q kubeconfigQuery, passThrough bool) (string, error) {
-	name, host, ok := s.names.hosts.Name(q.Cluster)
-	var text string
-	switch {
-	case !ok || host.Target.Kind != wire.TargetKubernetesAPI && host.Target.Kind != wire.TargetKubernetesTLS:
-		text = noNames
-	case host.PassThrough && !passThrough:
-		text = "the hub passes the TLS of the cluster's name through: ask for mode=passthrough or mode=path"
-	case !host.PassThrough && passThrough:
-		text = "the hub terminates the TLS of the cluster's name: ask for mode=sni or mode=path"
-	default:
+	if name, ok := s.names.hosts.NameFor(q.Cluster, passThrough); ok {
 		return name, nil
+	}
+	text := noNames
+	if _, ok := s.names.hosts.NameFor(q.Cluster, !passThrough); ok {
+		text = "the hub passes the TLS of the cluster's name through: ask for mode=passthrough or mode=path"
+		if passThrough {
+			text = "the hub terminates the TLS of the cluster's name: ask for mode=sni or mode=path"
+		}
 	}
 	return "", &fault.Error{Hop: wire.HopHub, Op: "kubeconfig", Code: wire.CodeInvalidTarget, Cluster: q.Cluster, Err: errors.New("mode: " + text)}
 }
 
-const noNames = "the hub has no name for the cluster: set hosts.domain in its configuration, or ask for mode=path"
+const noNames = "the hub has no name for the cluster: set hosts.domain in its configuration, or give it one in hosts.names, or ask for mode=path"
 
 // bundleFor are the CAs that a client needs for a name, PEM; nil for those of its
 // system.

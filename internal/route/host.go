@@ -3,6 +3,7 @@ package route
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -193,18 +194,32 @@ func (h *Hosts) templated(name string) (string, bool) {
 	return cluster, CheckCluster(cluster) == nil
 }
 
-// Name returns the name that the template gives a cluster, and what it means. There
-// is none without a template, or where the name would be longer than DNS allows.
-func (h *Hosts) Name(cluster string) (string, Host, bool) {
-	if h == nil || h.domain == "" {
-		return "", Host{}, false
+// NameFor returns a name of a cluster's Kubernetes API whose TLS passes through, or ends
+// at the hub, as asked: that of the template, else the first by the alphabet of the rules'
+// names, else one that a wildcard is for, with the cluster's name in front. There is none
+// longer than DNS allows.
+func (h *Hosts) NameFor(cluster string, passThrough bool) (string, bool) {
+	if h == nil {
+		return "", false
 	}
-	name := h.prefix + cluster + h.suffix
-	if checkDomain(name) != nil {
-		return "", Host{}, false
+	var names []string
+	if h.domain != "" {
+		names = append(names, h.prefix+cluster+h.suffix)
 	}
-	host, ok := h.Lookup(name)
-	return name, host, ok && host.Cluster == cluster
+	names = append(names, slices.Sorted(maps.Keys(h.exact))...)
+	for _, parent := range slices.Sorted(maps.Keys(h.wildcards)) {
+		names = append(names, cluster+"."+parent)
+	}
+	for _, name := range names {
+		host, ok := h.Lookup(name)
+		if !ok || host.Cluster != cluster || host.PassThrough != passThrough || checkDomain(name) != nil {
+			continue
+		}
+		if kind := host.Target.Kind; kind == wire.TargetKubernetesAPI || kind == wire.TargetKubernetesTLS {
+			return name, true
+		}
+	}
+	return "", false
 }
 
 // Proxied returns what host and port mean to a client of an HTTP proxy that wants

@@ -52,12 +52,42 @@ func TestHosts(t *testing.T) {
 		})
 	}
 	t.Run("S3: the name of a cluster leads to it", func(t *testing.T) {
-		name, host, ok := h.Name("edge-9")
-		if !ok || name != "cluster-edge-9.edge.example.com" || host.Cluster != "edge-9" || host.Target != wire.KubernetesAPI() {
-			t.Errorf("got %q, %+v, %v", name, host, ok)
+		name, ok := h.NameFor("edge-9", false)
+		if !ok || name != "cluster-edge-9.edge.example.com" {
+			t.Errorf("got %q, %v", name, ok)
 		}
-		if name, _, ok := h.Name(strings.Repeat("x", 60)); ok {
+		if name, ok := h.NameFor(strings.Repeat("x", 60), false); ok {
 			t.Errorf("a label of more than 63 bytes: %q", name)
+		}
+	})
+	t.Run("S3: without a template the rules name a cluster", func(t *testing.T) {
+		h, err := route.NewHosts([]route.HostRule{
+			{Name: "z.example.com", Cluster: "edge-1", Target: wire.KubernetesAPI()},
+			{Name: "b.example.com", Cluster: "edge-1", Target: wire.KubernetesAPI()},
+			{Name: "a.example.com", Cluster: "edge-1", Target: wire.Service("default", "web", "", "https")},
+			{Name: "tls.example.com", Cluster: "edge-1", Target: wire.KubernetesTLS(), PassThrough: true},
+			{Name: "db.example.com", Cluster: "edge-1", Target: wire.Address("db", 5432), PassThrough: true},
+			{Name: "*.two.example.com", Cluster: "edge-2", Target: wire.KubernetesAPI()},
+			{Name: "edge-3.three.example.com", Cluster: "edge-1", Target: wire.KubernetesAPI()},
+			{Name: "*.three.example.com", Cluster: "edge-3", Target: wire.KubernetesAPI()},
+		}, route.HostTemplate{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			cluster     string
+			passThrough bool
+			want        string
+		}{
+			{"edge-1", false, "b.example.com"}, {"edge-1", true, "tls.example.com"}, {"edge-2", false, "edge-2.two.example.com"},
+			{"edge-2", true, ""}, {"edge-3", false, ""}, {"edge-9", false, ""},
+		} {
+			if got, ok := h.NameFor(c.cluster, c.passThrough); got != c.want || ok != (c.want != "") {
+				t.Errorf("%s, pass through %v: %q, %v", c.cluster, c.passThrough, got, ok)
+			}
+		}
+		if got, ok := (*route.Hosts)(nil).NameFor("edge-1", false); ok {
+			t.Errorf("no hosts know %q", got)
 		}
 	})
 	for _, c := range []struct {

@@ -16,7 +16,7 @@ type Rule struct {
 	// Hosts are names, "*.example.com" for every name below example.com, or "*" for
 	// every name.
 	Hosts []string `json:"hosts,omitempty"`
-	// CIDRs are ranges of addresses. They are for hosts that are given as an address;
+	// CIDRs are ranges of addresses, or addresses. They are for hosts that are given as an address;
 	// names are resolved by the agent alone.
 	CIDRs []string `json:"cidrs,omitempty"`
 	// Cluster is the cluster that has them.
@@ -73,7 +73,7 @@ func (c *compiler) add(path string, rule Rule) {
 	}
 	for i, text := range rule.CIDRs {
 		field := fmt.Sprintf("%s.cidrs[%d]", path, i)
-		network, err := ParseNetwork(text)
+		network, err := route.ParseNetwork(text)
 		if err != nil {
 			c.fail(field, err)
 		} else if c.first(field, network.String()) {
@@ -117,21 +117,6 @@ func (c *compiler) first(field, key string) bool {
 
 func (c *compiler) fail(field string, err error) {
 	c.problems = append(c.problems, fmt.Errorf("%s: %w", field, err))
-}
-
-// ParseNetwork parses a range of addresses in its one spelling: without bits beyond
-// its length, and IPv4 not inside of IPv6.
-func ParseNetwork(text string) (netip.Prefix, error) {
-	network, err := netip.ParsePrefix(text)
-	switch {
-	case err != nil:
-		return netip.Prefix{}, fmt.Errorf("%q is no range of addresses, such as 10.1.0.0/16", text)
-	case network.Addr().Is4In6():
-		return netip.Prefix{}, fmt.Errorf("%q is IPv4 inside of IPv6: write it as IPv4", text)
-	case network != network.Masked():
-		return netip.Prefix{}, fmt.Errorf("%q has bits beyond its length: write %v", text, network.Masked())
-	}
-	return network, nil
 }
 
 // Lookup returns the cluster that has host, in the spelling of package route.

@@ -41,7 +41,7 @@ func TestRoutes(t *testing.T) {
 func TestRouteProblems(t *testing.T) {
 	_, err := connect.NewRoutes([]connect.Rule{
 		{Hosts: []string{"vm.example.com", "*.example.com", "10.0.0.1", "a b", "*.*.x", "x.*"}, Cluster: "edge-1"},
-		{Hosts: []string{"VM.example.com.", "*.EXAMPLE.com"}, CIDRs: []string{"10.1.2.3/16", "::ffff:10.0.0.0/104", "10.0.0.0"}, Cluster: "edge-2"},
+		{Hosts: []string{"VM.example.com.", "*.EXAMPLE.com"}, CIDRs: []string{"10.1.2.3/16", "::ffff:10.0.0.0/104", "10.0.0.0/40"}, Cluster: "edge-2"},
 		{CIDRs: []string{"10.0.0.0/8", "10.0.0.0/8"}, Cluster: "Edge"},
 		{Cluster: "edge-3"},
 	})

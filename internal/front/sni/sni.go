@@ -20,6 +20,7 @@
 package sni
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -38,12 +39,17 @@ import (
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
-// Config sets up a [Server]. All of it is required.
+// DefaultIdleTimeout is how long a stream without a byte is kept.
+const DefaultIdleTimeout = 24 * time.Hour
+
+// Config sets up a [Server]. All of it but IdleTimeout is required.
 type Config struct {
 	Sessions front.Sessions
 	// Certificate says who showed a client certificate that was verified in the
 	// handshake, nil where there is none.
 	Certificate func(tls.ConnectionState) (identity.Caller, bool, error)
+	// IdleTimeout cuts a stream over which nothing goes. 0 is [DefaultIdleTimeout].
+	IdleTimeout time.Duration
 	Logger      *slog.Logger
 }
 
@@ -60,6 +66,7 @@ type Server struct {
 
 // New returns a server, which the caller closes.
 func New(cfg Config) *Server {
+	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, DefaultIdleTimeout)
 	s := &Server{cfg: cfg}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -116,6 +123,7 @@ func (s *Server) serve(stream *front.Stream) {
 		s.refuse(stream, err)
 		return
 	}
+	defer splice.CutIdle(session, s.cfg.IdleTimeout, wire.HopHub)()
 	// The connection itself where it can be: it is read without copies.
 	var client splice.Conn = stream
 	if whole, ok := stream.Conn.(splice.Conn); ok {
