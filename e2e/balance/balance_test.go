@@ -64,7 +64,7 @@ func testServers(t *testing.T, w *world) {
 	t.Run("D13: the one that is back gets its share again", func(t *testing.T) {
 		must(t, w.servers[1].APIServer.Start(ctx))
 		load.served(ctx, t, 800)
-		must(t, testbed.Poll(ctx, "requests at the one that is back", func(ctx context.Context) error {
+		must(t, testbed.Poll(ctx, "requests at the one that is back", func(context.Context) error {
 			if n := w.reviews(ctx, t, 1); n < 50 {
 				return fmt.Errorf("%.0f requests", n)
 			}
@@ -133,7 +133,7 @@ func testAgents(t *testing.T, w *world, one *agent) {
 	load := w.startLoad(t, 64, 0)
 	load.served(ctx, t, 2000) // the pool is full of sessions to the first agent
 	two := w.startAgent(t, "agent-2")
-	must(t, testbed.Poll(ctx, "the second agent", func(ctx context.Context) error {
+	must(t, testbed.Poll(ctx, "the second agent", func(context.Context) error {
 		if two.requests(ctx, t) == 0 {
 			return fmt.Errorf("it got no request")
 		}
