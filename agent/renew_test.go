@@ -169,6 +169,7 @@ func TestRenewal(t *testing.T) {
 		if len(h.links) > 0 || len(h.log.with("agent disconnected")) > 0 {
 			t.Error("it had to connect again")
 		}
+		eventually(t, "the agent has said so", func() bool { return len(log.with("certificate renewed")) > 1 })
 		if said := log.with("certificate renewed"); len(said) != 2 {
 			t.Errorf("log: %q", said)
 		}

@@ -372,7 +372,7 @@ func (w *way) part(conn *held) {
 	w.tasks.Go(func() {
 		ctx, cancel := context.WithTimeout(w.life, partTime)
 		defer cancel()
-		_ = conn.Link().Drain(ctx, wire.CodeDraining, "the client has another connection") // what is left is cut
+		_ = conn.Drain(ctx, wire.CodeDraining, "the client has another connection") // what is left is cut
 		w.end(conn)
 	})
 }
@@ -386,7 +386,7 @@ func (w *way) end(conn *held) {
 	ctx, cancel := context.WithTimeout(context.Background(), lastTime)
 	defer cancel()
 	conn.Link().ResetOpen(wire.CodeCanceled, "the client was closed")
-	_ = conn.Link().Drain(ctx, wire.CodeDraining, "the client is going") // what is left is cut
+	_ = conn.Drain(ctx, wire.CodeDraining, "the client is going") // what is left is cut
 	conn.Close()
 	<-conn.Done()
 }

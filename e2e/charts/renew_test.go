@@ -90,8 +90,8 @@ func TestRenewal(t *testing.T) {
 	t.Run("O9,K6: replicas renew the certificate that they share, through several of its lives, and requests go on", func(t *testing.T) {
 		_, first := secret()
 		seen := map[string]bool{}
-		must(t, testbed.Poll(ctx, "three further certificates", func(ctx context.Context) error {
-			if err := the.await(ctx, "renewing", 200); err != nil {
+		must(t, testbed.Poll(ctx, "three further certificates", func(context.Context) error {
+			if err := the.await(within(t, 20*time.Second), "renewing", 200); err != nil {
 				t.Errorf("no request gets through: %v", err)
 			}
 			_, now := secret()

@@ -34,6 +34,9 @@ func TestRoundTrip(t *testing.T) {
 	// The agent, which another test may have left without its hub, and its own connection
 	// to its API server are there before.
 	must(t, testbed.Poll(ctx, "far", func(ctx context.Context) error { return version(ctx, web) }))
+	open, err := c.DialContext(ctx, "far", "tcp", echo)
+	must(t, err)
+	defer open.Close()
 	measures := []struct {
 		name string
 		what func(context.Context) error
@@ -55,16 +58,20 @@ func TestRoundTrip(t *testing.T) {
 		t.Cleanup(func() { the.farWay.delay.Store(0) })
 		for _, m := range measures {
 			t.Run(fmt.Sprintf("N3,O2: from a cold dial to the first byte is one round trip of %v (%v to the hub, %v on to the agent, each way): %s", roundTrip, delays.hub, delays.agent, m.name), func(t *testing.T) {
-				best := time.Hour
+				best, bare := time.Hour, time.Hour
 				for range attempts {
 					began := time.Now()
 					must(t, m.what(ctx))
-					if best = min(best, time.Since(began)); best < roundTrip*13/10 {
+					best = min(best, time.Since(began))
+					began = time.Now()
+					must(t, converse(open, "hello"))
+					if bare = min(bare, time.Since(began)); best < roundTrip*13/10 {
 						break
 					}
 				}
-				t.Logf("%v, which is %.2f round trips", best.Round(100*time.Microsecond), float64(best)/float64(roundTrip))
-				if best < roundTrip || best >= roundTrip*13/10 {
+				t.Logf("%v, which is %.2f round trips; one over an open connection took %v", best.Round(100*time.Microsecond), float64(best)/float64(roundTrip), bare.Round(100*time.Microsecond))
+				// A machine that is busy all the time is slow with either.
+				if best < roundTrip || best >= max(roundTrip, bare)*13/10 {
 					t.Errorf("took %v", best)
 				}
 			})

@@ -194,7 +194,7 @@ func TestIgnoredOptions(t *testing.T) {
 		t.Run("N8,D18: a hub with the setting "+line+" does not start, and says which it is", func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "hub.yaml")
 			must(t, os.WriteFile(file, fmt.Appendf(nil, c.yaml, tokens), 0o600))
-			ctx := within(t, 10*time.Second)
+			ctx := within(t, 30*time.Second)
 			cmd := exec.CommandContext(ctx, bin("culvert-hub"), "--config", file, "--listen", "127.0.0.1:0", "--state", filepath.Join(t.TempDir(), "state"))
 			out, err := cmd.CombinedOutput()
 			if err == nil || ctx.Err() != nil || !strings.Contains(strings.ToLower(string(out)), strings.ToLower(c.says)) {

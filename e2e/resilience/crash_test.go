@@ -47,9 +47,7 @@ func testAgentCrash(t *testing.T, l *lab) {
 		check(t, a.wantAway("tunnel"))
 		code, stderr := kubectl.wait(t)
 		t.Logf("kubectl get -w: exit code %d after %v: %s", code, time.Since(died).Round(time.Millisecond), stderr)
-		if took := time.Since(died); took > away {
-			t.Errorf("the streams took %v to end", took)
-		}
+		l.inTime(t, "the end of the streams", time.Since(died), away)
 		must(t, agent.Start(ctx))
 		h.awaitServing(t, c)
 		startWatch(ctx, t, h.caller(t, true))
@@ -62,16 +60,12 @@ func testAgentCrash(t *testing.T, l *lab) {
 			a, err := c.get(ctx, versionPath)
 			must(t, err)
 			check(t, a.wantAway("hub", "tunnel"))
-			if a.took > away {
-				t.Errorf("the answer took %v", a.took)
-			}
+			l.inTime(t, "the answer", a.took, away)
 			started := time.Now()
 			must(t, agent.Start(ctx))
 			back := c.firstSuccess(ctx, t).Sub(started)
 			t.Logf("round %d: 503 after %v; back %v after the start of the process", i, a.took.Round(time.Millisecond), back.Round(time.Millisecond))
-			if back > backWithin {
-				t.Errorf("round %d: back after %v", i, back)
-			}
+			l.inTime(t, fmt.Sprintf("round %d: the return", i), back, backWithin)
 		}
 	})
 }
@@ -95,9 +89,7 @@ func testHubCrash(t *testing.T, l *lab) {
 			listening := h.awaitListening(t)
 			back := c.firstSuccess(ctx, t).Sub(listening)
 			t.Logf("round %d, away for %v: back %v after it listened", i, gap, back.Round(time.Millisecond))
-			if back > backWithin {
-				t.Errorf("round %d: back after %v", i, back)
-			}
+			l.inTime(t, fmt.Sprintf("round %d: the return", i), back, backWithin)
 		}
 	})
 

@@ -29,7 +29,7 @@ func testDeadAgent(t *testing.T, l *lab) {
 	for _, h := range []*hub{frozen, cut} {
 		c := h.caller(t, true)
 		h.awaitServing(t, c)
-		begun[h] = &death{caller: c, pending: startPending(within(t, 40*time.Second), t, l, h)}
+		begun[h] = &death{lab: l, caller: c, pending: startPending(within(t, 40*time.Second), t, l, h)}
 	}
 	must(t, syscall.Kill(agent.PID(), syscall.SIGSTOP))
 	begun[frozen].start(t)
@@ -46,6 +46,7 @@ func testDeadAgent(t *testing.T, l *lab) {
 
 // death is an agent that no longer answers, seen from a caller.
 type death struct {
+	lab     *lab
 	caller  *caller
 	pending *pending // under way since before
 	since   time.Time
@@ -78,23 +79,17 @@ func (d *death) check(t *testing.T, revive func() error) {
 	first := <-d.told
 	must(t, first.err)
 	check(t, first.answer.wantAway("hub", "tunnel"))
-	if first.after > noticedWithin {
-		t.Errorf("the first request was told after %v", first.after)
-	}
+	d.lab.inTime(t, "the first request", first.after, noticedWithin)
 	ctx := within(t, 40*time.Second)
 	a, err := d.pending.wait(ctx)
 	must(t, err)
 	check(t, a.wantAway("tunnel"))
 	under := d.pending.at.Sub(d.since)
-	if under > noticedWithin {
-		t.Errorf("the request that was under way was told after %v", under)
-	}
+	d.lab.inTime(t, "the request that was under way", under, noticedWithin)
 	a, err = d.caller.get(ctx, versionPath)
 	must(t, err)
 	check(t, a.wantAway("hub"))
-	if a.took > away {
-		t.Errorf("the next request took %v", a.took)
-	}
+	d.lab.inTime(t, "the next request", a.took, away)
 	revived := time.Now()
 	must(t, revive())
 	back := d.caller.firstSuccess(ctx, t).Sub(revived)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // mebibyte is what crosses after one half is closed.
@@ -73,7 +74,16 @@ func testHalfClose(t *testing.T, l *lab, r *raw) {
 	t.Run("N2: a client that hangs up makes the target's writes fail", func(t *testing.T) {
 		caller, target := r.ends(t)
 		check(t, caller.Close())
-		if err := l.pattern.write(target, 64*mebibyte, new(atomic.Int64)); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+		// What it sends at first is discarded, so that it can read on to its own end. Then it
+		// is reset.
+		check(t, target.SetWriteDeadline(time.Now().Add(30*time.Second)))
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		var err error
+		for ; err == nil; <-tick.C {
+			err = l.pattern.write(target, 64<<10, new(atomic.Int64))
+		}
+		if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 			t.Errorf("the target's writes: %v", err)
 		}
 	})

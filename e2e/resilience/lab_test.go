@@ -104,6 +104,14 @@ func check(t *testing.T, err error) {
 	}
 }
 
+// inTime wants what took so long to have been promised, or the machine to be the reason.
+func (l *lab) inTime(t *testing.T, what string, took, promised time.Duration) {
+	t.Helper()
+	if err := testbed.InTime(within(t, time.Minute), l.culvert.CLI, took, promised); err != nil {
+		t.Errorf("%s: %v", what, err)
+	}
+}
+
 // cli runs the culvert command.
 func (l *lab) cli(ctx context.Context, t *testing.T, args ...string) {
 	t.Helper()

@@ -311,7 +311,7 @@ func TestServingAtStart(t *testing.T) {
 			{"no key in a combined file", []string{"--tls-cert", good}, []string{"good.crt", "key"}},
 			{"an open key", []string{"--tls-cert", good, "--tls-key", open, "--config", yamlFile(t, "certificates: {openKeys: refuse}\n")}, []string{"open.key", "0644", "chmod"}},
 		} {
-			started, cancel := context.WithTimeout(ctx, 5*time.Second)
+			started, cancel := context.WithTimeout(ctx, 20*time.Second)
 			_, err := run(started, "culvert-hub", append([]string{"--listen", "127.0.0.1:0", "--state", filepath.Join(t.TempDir(), "s"), "--token-file", the.tokens}, c.args...)...)
 			cancel()
 			if err == nil || started.Err() != nil && errors.Is(started.Err(), context.DeadlineExceeded) {

@@ -1,5 +1,11 @@
 package telemetry
 
+import "time"
+
+// Patient gives answers more time than a scraper has: under the race detector a busy
+// machine may need it for those of thousands of clusters. Call it before Serve.
+func (s *Server) Patient() { s.http.WriteTimeout = 10 * time.Minute }
+
 // Made describes the metrics of t: name and unit as OpenTelemetry has them, the
 // type, and the labels.
 func (t *Telemetry) Made() (out []Instrument) {

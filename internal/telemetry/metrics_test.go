@@ -31,6 +31,7 @@ func scraped(t *testing.T, cfg telemetry.Config) (*telemetry.Telemetry, string) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	server.Patient()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve() }()
 	t.Cleanup(func() {

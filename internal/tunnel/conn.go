@@ -28,6 +28,8 @@ type Conn struct {
 	done chan struct{}
 	err  error // valid once done is closed
 
+	drained atomic.Bool // its link was, to the end
+
 	state tls.ConnectionState
 	shown atomic.Pointer[tls.Certificate] // what the hub has seen last
 }
@@ -90,8 +92,25 @@ func (c *Conn) run(ctx context.Context, transport *clientTransport, free func(er
 // Link returns the connection's link.
 func (c *Conn) Link() *mux.Link { return c.link }
 
-// Close ends the connection at once. For an orderly end drain the link before.
-func (c *Conn) Close() { c.end() }
+// Drain is [mux.Link.Drain] of the connection's link.
+func (c *Conn) Drain(ctx context.Context, code wire.Code, message string) error {
+	err := c.link.Drain(ctx, code, message)
+	if err == nil {
+		c.drained.Store(true)
+	}
+	return err
+}
+
+// Close ends the connection at once. For an orderly end call Drain before: when that is
+// over, the last of what the sessions have written is still on its way, and after it Close
+// leaves the connection flushTime to deliver that. Done tells of the end.
+func (c *Conn) Close() {
+	if c.drained.Load() {
+		time.AfterFunc(flushTime, c.end) // without effect on a connection that has ended
+		return
+	}
+	c.end()
+}
 
 // Done is closed once the link has ended and everything is freed.
 func (c *Conn) Done() <-chan struct{} { return c.done }

@@ -84,7 +84,7 @@ func (d *Dialer) Conn() grpc.ClientConnInterface {
 }
 
 // Run connects and reconnects until ctx ends, which drops the link at once.
-// For an orderly end call Shutdown first.
+// For an orderly end call Shutdown first: then Run delivers what is on its way.
 func (d *Dialer) Run(ctx context.Context) error {
 	absent, failing := NewBackoff(absentInterval), NewBackoff(failInterval)
 	down := time.Now()
@@ -136,8 +136,8 @@ func NewBackoff(limit time.Duration) *backoff.ExponentialBackOff {
 
 // Shutdown drains the link that works now. Run must be ended afterwards.
 func (d *Dialer) Shutdown(ctx context.Context, code wire.Code, message string) error {
-	if l := d.Link(); l != nil {
-		return l.Drain(ctx, code, message)
+	if c := d.current.Load(); c != nil {
+		return c.Drain(ctx, code, message)
 	}
 	return nil
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
-// flushTime is how long a dialler waits for the hub to end a drained stream.
-const flushTime = time.Second
+// flushTime is how long a dialler waits for the hub to end a drained stream. The hub does
+// so as soon as it has received everything.
+const flushTime = 5 * time.Second
 
 // clientTransport is the dialler's end of a stream.
 type clientTransport struct {

@@ -1,9 +1,11 @@
 package acceptor_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -45,6 +47,55 @@ func TestEndRightAfterShutdown(t *testing.T) {
 			}
 		case <-time.After(patience):
 			t.Fatal("the dialler does not end")
+		}
+	}
+}
+
+// TestShutdownDelivers ends agents that have answered just now: what they wrote on a session
+// that they have closed reaches the hub.
+func TestShutdownDelivers(t *testing.T) {
+	payload := bytes.Repeat([]byte("0123456789abcdef"), 14<<10) // within the first credit
+	h := newHub(t)
+	for range 50 {
+		answered := make(chan error, 1)
+		d := tunnel.NewDialer(tunnel.DialerConfig{
+			Address: h.address,
+			TLS: func() *tls.Config {
+				return &tls.Config{RootCAs: h.pool, Certificates: []tls.Certificate{h.cert}, MinVersion: tls.VersionTLS13}
+			},
+			Mux: mux.Config{Hop: wire.HopAgent, Hello: wire.Hello{Version: "v1", Instance: "i"}, Handler: func(_ context.Context, in *mux.Incoming) {
+				s, err := in.Accept()
+				if err == nil {
+					_, err = io.Copy(io.Discard, s)
+				}
+				if err == nil {
+					_, err = s.Write(payload)
+				}
+				answered <- errors.Join(err, s.Close())
+			}},
+			Logger: slog.New(slog.DiscardHandler),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- d.Run(ctx) }()
+		link := <-h.links
+		s, err := link.Open(t.Context(), mux.Request{Target: wire.KubernetesAPI()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the dialler has its link", func() bool { return d.Link() != nil })
+		if err := errors.Join(<-answered, d.Shutdown(ctx, wire.CodeDraining, "the agent is stopping")); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, payload) {
+			t.Errorf("%d of %d bytes came, %v", len(got), len(payload), err)
+		}
+		if err := errors.Join(<-ended, s.Close()); err != nil {
+			t.Error(err)
 		}
 	}
 }
