@@ -243,7 +243,7 @@ func (o *kubeconfigOptions) deliver(ctx context.Context, out, say io.Writer, ent
 			return err
 		}
 	}
-	return kubeconfig.WriteFile(o.output, text)
+	return kubeconfig.WriteFile(o.output, text, kubeconfig.Secret(entries))
 }
 
 // replaceable refuses a file that has more in it than what a hub gave.

@@ -1,6 +1,7 @@
 package kubeconfig
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,6 +64,15 @@ type Entry struct {
 	// Namespace is the context's own; empty for "default".
 	Namespace string
 	Info      Info
+}
+
+// Secret tells whether one of entries has a credential in it, and does not only say where
+// one is.
+func Secret(entries []Entry) bool {
+	return slices.ContainsFunc(entries, func(e Entry) bool {
+		u := cmp.Or(e.User, &api.AuthInfo{})
+		return u.Token != "" || u.Password != "" || len(u.ClientKeyData) > 0 || strings.Contains(e.ProxyURL, "@")
+	})
 }
 
 // Build returns a kubeconfig of these entries, with the first as the current

@@ -20,9 +20,9 @@ const (
 
 // WriteFile puts a file in the place of another, so that a reader sees the old or
 // the new content and nothing between. Only its owner may read a new file; one that
-// was there keeps its mode, and a link leads to the same file as before. The folder
-// is made where it is missing.
-func WriteFile(path string, text []byte) error {
+// was there keeps its mode, of which secret leaves the owner's part alone, and a link
+// leads to the same file as before. The folder is made where it is missing.
+func WriteFile(path string, text []byte, secret bool) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
@@ -32,6 +32,9 @@ func WriteFile(path string, text []byte) error {
 		return fmt.Errorf("write %s: not a regular file", path)
 	case err == nil:
 		mode = info.Mode().Perm()
+		if secret {
+			mode &= modeDir
+		}
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}

@@ -69,7 +69,7 @@ func Merge(ctx context.Context, entries []Entry, opts MergeOptions) (changed []s
 			return nil, err
 		}
 	}
-	return set.write()
+	return set.write(Secret(entries))
 }
 
 // fileSet are the files that kubectl reads together.
@@ -123,7 +123,7 @@ func (s *fileSet) put(e Entry, opts MergeOptions, first bool) error {
 }
 
 // write writes the files that changed, each with its backup.
-func (s *fileSet) write() (changed []string, err error) {
+func (s *fileSet) write(secret bool) (changed []string, err error) {
 	texts := make([][]byte, len(s.documents))
 	for i, d := range s.documents { // all are checked before one is written
 		if !d.changed {
@@ -145,7 +145,7 @@ func (s *fileSet) write() (changed []string, err error) {
 				return changed, err
 			}
 		}
-		if err := WriteFile(d.path, texts[i]); err != nil {
+		if err := WriteFile(d.path, texts[i], secret); err != nil {
 			return changed, err
 		}
 		changed = append(changed, d.path)

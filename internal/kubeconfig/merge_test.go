@@ -181,6 +181,19 @@ func TestMerge(t *testing.T) {
 			t.Errorf("%v %v", info, err)
 		}
 	})
+	for _, name := range []string{"sni", "passthrough", "end-to-end"} {
+		t.Run("a file that gets a credential is its owner's alone: "+name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "config")
+			write(t, path, foreign)
+			if err := os.Chmod(path, 0o664); err != nil { // too open for what comes
+				t.Fatal(err)
+			}
+			merge(t, MergeOptions{File: path}, forms()[name])
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("%v %v", info, err)
+			}
+		})
+	}
 }
 
 func TestMergeList(t *testing.T) {
