@@ -79,7 +79,7 @@ func TestTokensThatEnd(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var calls atomic.Int32
 			tokens := newTokens(source(func(context.Context) (credential.Token, error) {
-				return lasts(string(rune('a'+calls.Add(1))), time.Hour), nil
+				return lasts(string('a'+calls.Add(1)), time.Hour), nil
 			}), credential.Cache{})
 			defer tokens.close()
 			old, err := tokens.get(t.Context())

@@ -61,9 +61,9 @@ func completeClusters(most int) cobra.CompletionFunc {
 	}
 }
 
-// completeClusterFlag makes a flag complete the names of clusters.
-func completeClusterFlag(cmd *cobra.Command, flag string) {
-	if err := cmd.RegisterFlagCompletionFunc(flag, completeClusters(0)); err != nil {
+// completeClusterFlag makes --cluster complete the names of clusters.
+func completeClusterFlag(cmd *cobra.Command) {
+	if err := cmd.RegisterFlagCompletionFunc("cluster", completeClusters(0)); err != nil {
 		panic(err) // the flag was just added
 	}
 }

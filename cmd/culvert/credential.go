@@ -86,7 +86,7 @@ clients that start at once get one token together.`,
 	f.StringVar(&o.tokenRequest, "token-request", "", "NAMESPACE/NAME of a service account of --cluster whose token is asked for")
 	f.DurationVar(&o.duration, "duration", time.Hour, "how long a token that is asked for lasts")
 	f.StringVar(&o.cacheDir, "cache-dir", "", "folder of the tokens (default: culvert/credentials in the user's cache folder)")
-	completeClusterFlag(cmd, "cluster")
+	completeClusterFlag(cmd)
 	return cmd
 }
 

@@ -96,7 +96,7 @@ credential, with the profile, --token-file or --token-command of this call.`,
 	f.BoolVar(&o.force, "force", false, "replace entries and files of others that have the same name")
 	f.BoolVar(&o.use, "set-current", false, "with --merge: make the first context the current one")
 	f.StringVarP(&o.output, "output", "o", "", "file for the kubeconfig, mode 0600 (default: standard output)")
-	completeClusterFlag(cmd, "cluster")
+	completeClusterFlag(cmd)
 	completeWords(cmd, "mode", string(kubeconfig.ModePath), string(kubeconfig.ModeSNI), string(kubeconfig.ModePassthrough), string(kubeconfig.ModeEndToEnd))
 	completeWords(cmd, "access", string(kubeconfig.AccessTunnel), string(kubeconfig.AccessDirect), string(kubeconfig.AccessAuto), accessBoth)
 	return cmd

@@ -76,7 +76,7 @@ ends with it and with its exit code.`,
 	f.StringVar(&o.cluster, "cluster", "", "cluster of all connections (default: each says its own)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:1080", "address to listen on; port 0 picks one that is free")
 	maxConnectionsFlag(cmd, &o.maxConnections)
-	completeClusterFlag(cmd, "cluster")
+	completeClusterFlag(cmd)
 	return cmd
 }
 

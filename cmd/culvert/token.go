@@ -65,7 +65,7 @@ nothing else, and it is a secret: who has it first is that cluster.`,
 	f.StringVar(&want.Approval, "approval", "", "auto, or manual to wait for culvert clusters accept (default: the hub's setting)")
 	f.StringVar(&want.Hub, "advertise", "", "host:port at which the agent reaches the hub (default: the hub's setting)")
 	completeWords(cmd, "approval", admin.ApprovalAuto, admin.ApprovalManual)
-	completeClusterFlag(cmd, "cluster")
+	completeClusterFlag(cmd)
 	required(cmd, "cluster")
 	return cmd
 }

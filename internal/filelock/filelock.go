@@ -34,8 +34,7 @@ func Lock(ctx context.Context, path string) (unlock func() error, err error) {
 	case ctx.Err() != nil:
 		err = errors.Join(errHeld, context.Cause(ctx))
 	}
-	var named *fs.PathError
-	if !errors.As(err, &named) {
+	if _, ok := errors.AsType[*fs.PathError](err); !ok {
 		err = &fs.PathError{Op: "lock", Path: path, Err: err}
 	}
 	return nil, errors.Join(err, lock.Close())

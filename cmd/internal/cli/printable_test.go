@@ -5,7 +5,7 @@ import "testing"
 func TestPrintable(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                          "",
-		"edge-1 (größer), 東京 ✓":     "edge-1 (größer), 東京 ✓",
+		"edge-1 (größer), Ελλάδα ✓": "edge-1 (größer), Ελλάδα ✓",
 		"a\x1b[2Jb\x07":             "a?[2Jb?",
 		"a\u009b2Jb\x7f":            "a?2Jb?",
 		"two\nlines\r\tand more":    "two?lines??and more",
