@@ -171,3 +171,26 @@ func TestLinksOfOneClusterAreBounded(t *testing.T) {
 	<-link.Done()
 	<-h.links // of who comes first now
 }
+
+func TestServeAfterShutdown(t *testing.T) {
+	for name, s := range map[string]interface {
+		Serve(l net.Listener) error
+		Shutdown(ctx context.Context, code wire.Code, message string) error
+	}{
+		"agents":  acceptor.NewServer(acceptor.ServerConfig{Logger: slog.New(slog.DiscardHandler)}),
+		"clients": acceptor.NewClients(acceptor.ClientsConfig{Logger: slog.New(slog.DiscardHandler)}),
+	} {
+		t.Run("a hub that is stopped while it starts has not failed: "+name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Shutdown(t.Context(), wire.CodeDraining, "the hub is stopping"); err != nil {
+				t.Error(err)
+			}
+			if err := s.Serve(ln); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

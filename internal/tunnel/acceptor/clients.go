@@ -107,8 +107,16 @@ func NewClients(cfg ClientsConfig) *Clients {
 // Serve accepts clients from l, whose connections are of TLS with a complete
 // handshake. It returns nil after Shutdown.
 func (c *Clients) Serve(l net.Listener) error {
-	if err := c.grpc.Serve(l); err != nil {
+	if err := serve(c.grpc, l); err != nil {
 		return fmt.Errorf("serve clients: %w", err)
+	}
+	return nil
+}
+
+// serve serves until s is stopped, which may be before it begins.
+func serve(s *grpc.Server, l net.Listener) error {
+	if err := s.Serve(l); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
 	}
 	return nil
 }

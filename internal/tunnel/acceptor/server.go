@@ -86,7 +86,7 @@ func NewServer(cfg ServerConfig) *Server {
 // Serve accepts tunnels from l, whose connections are *tls.Conn with a complete
 // handshake. It returns nil after Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.grpc.Serve(l); err != nil {
+	if err := serve(s.grpc, l); err != nil {
 		return fmt.Errorf("serve tunnels: %w", err)
 	}
 	return nil
