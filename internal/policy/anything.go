@@ -1,6 +1,10 @@
 package policy
 
-import "slices"
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
 
 // reached are the kinds of targets that a cluster has.
 var reached = [...]kind{kindKubernetes, kindService, kindTCP}
@@ -63,5 +67,25 @@ func (s serviceItem) everything() bool {
 
 // everything tells an entry that no address is left out of.
 func (t tcpItem) everything() bool {
-	return slices.ContainsFunc(t.hosts, glob.all) && len(t.cidrs) == 0 && len(t.ports) == 0
+	hosts := len(t.hosts) == 0 || slices.ContainsFunc(t.hosts, glob.all)
+	networks := len(t.cidrs) == 0 || slices.Contains(t.cidrs, allIPv4) && slices.Contains(t.cidrs, allIPv6)
+	return hosts && networks && (len(t.ports) == 0 || allPorts(t.ports))
+}
+
+var (
+	allIPv4 = netip.MustParsePrefix("0.0.0.0/0")
+	allIPv6 = netip.MustParsePrefix("::/0")
+)
+
+// allPorts tells whether every port is in one of ranges.
+func allPorts(ranges []portRange) bool {
+	ranges = slices.SortedFunc(slices.Values(ranges), func(a, b portRange) int { return cmp.Compare(a.first, b.first) })
+	last := 0
+	for _, r := range ranges {
+		if int(r.first) > last+1 {
+			return false
+		}
+		last = max(last, int(r.last))
+	}
+	return last == 65535
 }
