@@ -18,14 +18,9 @@ func MemoryFlag(f *pflag.FlagSet, memory *resource.Quantity, def, least int64) {
 	})
 }
 
-// programMemory is what a binary of Culvert holds beside the memory of the Go runtime, in
-// bytes.
-const programMemory = 24 << 20
-
 // LimitMemory makes the garbage collector keep the process to memory, or to def
-// where that is zero, less what the collector does not know: the program itself, and
-// what the system maps for it. GOMEMLIMIT of the environment, which the runtime has read
-// already, goes before, as it is.
+// where that is zero. GOMEMLIMIT of the environment, which the runtime has read
+// already, goes before.
 func LimitMemory(memory resource.Quantity, def int64) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -33,5 +28,5 @@ func LimitMemory(memory resource.Quantity, def int64) {
 	if !memory.IsZero() {
 		def = memory.Value()
 	}
-	debug.SetMemoryLimit(def - min(programMemory, def/8))
+	debug.SetMemoryLimit(def)
 }
