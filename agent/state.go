@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/culvertdev/culvert/internal/filelock"
 	"github.com/culvertdev/culvert/internal/pki"
 )
 
@@ -211,7 +212,7 @@ func (s state) save(id *identity, basis string) (err error) {
 	if err := os.MkdirAll(s.dir, modeFolder); err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
-	unlock, err := lockFolder(s.dir)
+	unlock, err := filelock.Folder(s.dir)
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"path/filepath"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -17,6 +18,8 @@ const (
 	retry = 5 * time.Millisecond
 	// mode is that of the file: its owner's alone.
 	mode fs.FileMode = 0o600
+	// folderWait is how long Folder waits.
+	folderWait = 30 * time.Second
 )
 
 // errHeld is the reason where another one did not let go in time.
@@ -38,4 +41,11 @@ func Lock(ctx context.Context, path string) (unlock func() error, err error) {
 		err = &fs.PathError{Op: "lock", Path: path, Err: err}
 	}
 	return nil, errors.Join(err, lock.Close())
+}
+
+// Folder is Lock for what is in a folder. It waits for at most 30 s.
+func Folder(dir string) (unlock func() error, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), folderWait)
+	defer cancel()
+	return Lock(ctx, filepath.Join(dir, ".lock"))
 }

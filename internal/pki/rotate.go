@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/culvertdev/culvert/internal/filelock"
 )
 
 // maxRotations is how many authorities of one role may be trusted at a time
@@ -47,7 +49,7 @@ func (a *Authority) rotate() (cert *x509.Certificate, err error) {
 		return nil, fmt.Errorf("it is not the hub's own: its owner replaces %s, the new certificate first and the old one after it, "+
 			"and then the key", a.certFile)
 	}
-	unlock, err := lockFolder(filepath.Dir(a.certFile))
+	unlock, err := filelock.Folder(filepath.Dir(a.certFile))
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +133,7 @@ func (a *Authority) pruneLocked() (gone []*x509.Certificate, err error) {
 	if len(a.now().trusted) < 2 {
 		return nil, nil // the usual case costs nothing
 	}
-	unlock, err := lockFolder(filepath.Dir(a.certFile))
+	unlock, err := filelock.Folder(filepath.Dir(a.certFile))
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +238,7 @@ func (a *Authority) beginRecord(key crypto.Signer) error {
 
 // changeRecord takes the lock; change says whether there is something to write.
 func (a *Authority) changeRecord(change func(issuedRecord) bool) (err error) {
-	unlock, err := lockFolder(filepath.Dir(a.certFile))
+	unlock, err := filelock.Folder(filepath.Dir(a.certFile))
 	if err != nil {
 		return err
 	}
