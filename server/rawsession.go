@@ -13,6 +13,7 @@ import (
 	"github.com/culvertdev/culvert/internal/limit"
 	"github.com/culvertdev/culvert/internal/mux"
 	"github.com/culvertdev/culvert/internal/policy"
+	"github.com/culvertdev/culvert/internal/splice"
 	"github.com/culvertdev/culvert/internal/telemetry"
 	"github.com/culvertdev/culvert/internal/wire"
 )
@@ -58,7 +59,12 @@ type rawSession struct {
 
 // open decides about a session and opens it. What became of it is recorded in
 // any case.
-func (r *rawSession) open(ctx context.Context, decide bool) (*mux.Session, error) {
+func (r *rawSession) open(ctx context.Context, decide bool) (stream *mux.Session, err error) {
+	splice.Aside(func() { stream, err = r.openHere(ctx, decide) })
+	return stream, err
+}
+
+func (r *rawSession) openHere(ctx context.Context, decide bool) (*mux.Session, error) {
 	s := r.s
 	if decide {
 		if err := r.admit(ctx); err != nil {
