@@ -3,49 +3,77 @@ package mux
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/wire"
 )
 
-// keepaliveLoop sends pings, gives the link up when the peer is silent, and
-// reclaims credit from idle sessions while the budget is short. It ends with
-// the link.
-func (l *Link) keepaliveLoop() {
-	hello := time.NewTimer(l.cfg.HelloTimeout)
-	defer hello.Stop()
-	tick := time.NewTimer(l.cfg.KeepAlive / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-l.ended:
-			return
-		case <-hello.C:
-			if !l.greeted() {
-				l.fail(protocolError(fmt.Sprintf("no HELLO within %v", l.cfg.HelloTimeout)))
-				return
-			}
-		case now := <-tick.C:
-			if silence := l.keepalive(now); silence > 0 {
-				l.fail(&Error{
-					Code: wire.CodeLinkLost, Hop: wire.HopLink,
-					Message: fmt.Sprintf("nothing was received for %v", silence.Round(time.Millisecond)),
-				})
-				return
-			}
-			tick.Reset(l.nextLook(now))
-		}
-	}
+// keeper looks after a link again and again: it sends pings, gives the link up when the
+// peer is silent or does not say HELLO, and reclaims credit from idle sessions while the
+// budget is short. Between its looks it has no goroutine.
+type keeper struct {
+	link  *Link
+	began time.Time
+
+	mu    sync.Mutex // held while it looks; guards what follows
+	timer *time.Timer
+	over  bool
 }
 
-// nextLook returns how long after now keepalive is due again: sooner than usual
-// where a silence would become too long before, so that a dead peer is given up
-// on time.
-func (l *Link) nextLook(now time.Time) time.Duration {
+// keep begins to look after the link. The caller stops it, after which it does not look
+// any more.
+func (l *Link) keep() (stop func()) {
+	k := &keeper{link: l, began: time.Now()}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.timer = time.AfterFunc(k.next(k.began), k.look)
+	return k.stop
+}
+
+func (k *keeper) stop() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.over = true
+	k.timer.Stop()
+}
+
+// look does what is due. A timer calls it, in a goroutine that ends with it.
+func (k *keeper) look() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over {
+		return
+	}
+	l, now := k.link, time.Now()
+	if !l.greeted() && now.Sub(k.began) >= l.cfg.HelloTimeout {
+		k.over = true
+		l.fail(protocolError(fmt.Sprintf("no HELLO within %v", l.cfg.HelloTimeout)))
+		return
+	}
+	if silence := l.keepalive(now); silence > 0 {
+		k.over = true
+		l.fail(&Error{
+			Code: wire.CodeLinkLost, Hop: wire.HopLink,
+			Message: fmt.Sprintf("nothing was received for %v", silence.Round(time.Millisecond)),
+		})
+		return
+	}
+	k.timer.Reset(k.next(now))
+}
+
+// next returns how long after now a look is due again: sooner than usual where a silence
+// would become too long before, so that a dead peer is given up on time.
+func (k *keeper) next(now time.Time) time.Duration {
+	l := k.link
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	look := l.cfg.KeepAlive / 3
-	if left := l.cfg.KeepAliveTimeout - now.Sub(l.lastRecv); l.peer != nil && left > 0 {
+	left := l.cfg.HelloTimeout - now.Sub(k.began)
+	if l.peer != nil {
+		left = l.cfg.KeepAliveTimeout - now.Sub(l.lastRecv)
+	}
+	if left > 0 {
 		look = min(look, left)
 	}
 	return look

@@ -122,11 +122,12 @@ func (l *Link) Run(ctx context.Context) error {
 	l.mu.Lock()
 	l.lastRecv = time.Now()
 	l.mu.Unlock()
-	var loops sync.WaitGroup
-	loops.Go(l.receiveLoop)
-	loops.Go(l.sendLoop)
-	l.keepaliveLoop()
-	loops.Wait()
+	stopKeeping := l.keep()
+	var sending sync.WaitGroup
+	sending.Go(l.sendLoop)
+	l.receiveLoop() // to the end of the link
+	stopKeeping()
+	sending.Wait()
 	l.handlers.Wait()
 	return l.Err()
 }
