@@ -206,9 +206,7 @@ func (a *Agent) handle(ctx context.Context, in *mux.Incoming) {
 		return
 	}
 	target := in.Target()
-	log := func(message string, about ...any) {
-		a.log.Info(message, append([]any{"target", target.String(), "request_id", in.RequestID()}, about...)...)
-	}
+	log := a.log.With("target", target.String(), "request_id", in.RequestID())
 	about := telemetry.OpenStart{Target: target, RequestID: in.RequestID(), Trace: in.Trace()}
 	if !target.Raw() {
 		_, opening := a.observer.StartOpen(ctx, about)
@@ -241,13 +239,13 @@ func (a *Agent) handle(ctx context.Context, in *mux.Incoming) {
 	opening.End(err)
 	if err != nil { // the opener gave up
 		seen.End(telemetry.SessionEnd{Err: err})
-		log("session cancelled", "reason", errors.Join(err, conn.Close()))
+		log.Info("session cancelled", "reason", errors.Join(err, conn.Close()))
 		return
 	}
 	start := time.Now()
 	r := splice.Join(s, conn, wire.HopTarget)
 	seen.End(telemetry.SessionEnd{Err: r.Err, Received: r.AToB, Sent: r.BToA})
-	log("session ended", "sent", r.AToB, "received", r.BToA, "duration", time.Since(start).Round(time.Millisecond), "reason", reason(r.Err))
+	log.Info("session ended", "sent", r.AToB, "received", r.BToA, "duration", time.Since(start).Round(time.Millisecond), "reason", reason(r.Err))
 }
 
 func reason(err error) string {
@@ -258,7 +256,7 @@ func reason(err error) string {
 }
 
 // refuse tells the hub, and the log once, why a session is not opened.
-func refuse(in *mux.Incoming, log func(message string, about ...any), err error) {
+func refuse(in *mux.Incoming, log *slog.Logger, err error) {
 	code, hop, message := wire.CodeInternal, wire.HopAgent, "internal error"
 	if f := fault.As(err); f != nil {
 		code, hop = f.Code, f.Hop
@@ -267,6 +265,6 @@ func refuse(in *mux.Incoming, log func(message string, about ...any), err error)
 			message = f.Err.Error()
 		}
 	}
-	log("session refused", "hop", hop.String(), "code", code.String(), "reason", err)
+	log.Info("session refused", "hop", hop.String(), "code", code.String(), "reason", err)
 	in.Refuse(code, hop, message)
 }

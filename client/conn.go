@@ -67,6 +67,9 @@ func (c *conn) ReadFromConn(r net.Conn) (int64, error) {
 // explain makes an [*Error] of what a hop says. What the connection itself says stays:
 // io.EOF, net.ErrClosed, os.ErrDeadlineExceeded, syscall.EPIPE.
 func (a Addr) explain(op string, err error) error {
+	if _, done := errors.AsType[*Error](err); done {
+		return err
+	}
 	if e, ok := errors.AsType[*mux.Error](err); ok {
 		return lasting(fromMux(op, a.Cluster, a.Address, e))
 	}

@@ -283,6 +283,17 @@ func (e *early) Close() error {
 	return nil
 }
 
+// Fail ends the connection behind what was written, so that the target does not take it
+// for an orderly end.
+func (e *early) Fail(code wire.Code, hop wire.Hop, message string) {
+	e.mu.Lock()
+	session := e.session
+	e.mu.Unlock()
+	if session != nil {
+		session.Fail(code, hop, message)
+	}
+}
+
 // Reset ends the connection so that the target does not take it for an orderly end.
 func (e *early) Reset(code wire.Code, hop wire.Hop, message string) {
 	e.mu.Lock()

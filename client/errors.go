@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -155,15 +156,20 @@ const away = 2 * time.Second
 
 // fromMux is the error of a session or of a link.
 func fromMux(op, cluster, target string, e *mux.Error) *Error {
-	out := &Error{Op: op, Code: codeOf(e.Code), Hop: Hop(e.Hop.String()), Cluster: cluster, Target: target, Err: errors.New(e.Message)}
-	if e.Message == "" {
-		out.Err = errors.New("no reason was given")
-	}
+	out := &Error{Op: op, Code: codeOf(e.Code), Hop: Hop(e.Hop.String()), Cluster: cluster, Target: target, Err: reason{e}}
 	if out.Code == Unavailable || out.Code == LinkLost {
 		out.RetryAfter = away
 	}
 	return out
 }
+
+// reason is what a hop of the tunnel says, without what an [Error] has of it already.
+type reason struct{ said *mux.Error }
+
+func (r reason) Error() string { return cmp.Or(r.said.Message, "no reason was given") }
+
+// Unwrap lets a splice see whose failure it is.
+func (r reason) Unwrap() error { return r.said }
 
 // fromStatus is the error of a hub that refuses the link.
 func fromStatus(st *status.Status) *Error {

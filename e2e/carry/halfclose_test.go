@@ -12,7 +12,7 @@ import (
 )
 
 func TestHalfClose(t *testing.T) {
-	forward := start(t, "forward", "edge-1", "0:web.prod:7000", "0:web.prod:7001", "0:web.prod:7002", "-v")
+	forward := start(t, "forward", "edge-1", "0:web.prod:7000", "0:web.prod:7001", "0:web.prod:7002", "0:web.prod:7004", "-v")
 	dial := func(t *testing.T, target string) *net.TCPConn {
 		t.Helper()
 		conn, err := net.Dial("tcp", forward.listener(t, "edge-1 "+target))
@@ -68,6 +68,23 @@ func TestHalfClose(t *testing.T) {
 		}
 		wantLate(t)
 	})
+	t.Run("N4: forward: the answer of a target that closes while more is sent comes, and then a reset", func(t *testing.T) {
+		conn := dial(t, "web.prod:7004")
+		sent := make(chan error, 1)
+		go func() { _, err := io.Copy(conn, endless{}); sent <- err }()
+		got, err := io.ReadAll(conn)
+		// A socket tells once that it was reset, the reader or the writer.
+		if err = errors.Join(err, <-sent); string(got) != noMore || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%d of %d bytes, %v", len(got), len(noMore), err)
+		}
+	})
+	t.Run("N4: connect: the answer of a target that closes while more is sent comes, and then exit code 9", func(t *testing.T) {
+		cmd := command(t.Context(), "connect", "edge-1", "web.prod:7004")
+		cmd.Stdin = endless{}
+		if out, err := output(cmd); exitCode(err) != 9 || out != noMore {
+			t.Errorf("%d of %d bytes, %v", len(out), len(noMore), err)
+		}
+	})
 	t.Run("N4: forward: a caller that is cut is no end to the target", func(t *testing.T) {
 		conn := dial(t, "web.prod:7001")
 		if got, err := io.ReadAll(conn); err != nil || string(got) != "bye" {
@@ -96,6 +113,11 @@ func TestHalfClose(t *testing.T) {
 		refused.await(t, `web\.prod:7009: connection refused`)
 	})
 }
+
+// endless is what never ends.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 func wantLate(t *testing.T) {
 	t.Helper()

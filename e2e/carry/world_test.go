@@ -28,6 +28,7 @@ import (
 //	7000                    answers when it has got everything
 //	7001                    sends, ends its half, and answers with what comes then
 //	7002                    an echo, and 7003 discards
+//	7004                    takes 64 KiB, answers and closes, whatever comes
 //	7009                    nobody
 //	7010                    refused by the agent's policy, 22 by the hub's
 //	127.0.0.1:...           the cluster's API server
@@ -200,7 +201,7 @@ func (w *world) reaches(ctx context.Context) error {
 
 // startTargets serves what needs no program.
 func (w *world) startTargets(ctx context.Context) error {
-	for port, serve := range map[string]func(*net.TCPConn){"7000": answerLate, "7001": w.endFirst, "7002": echo, "7003": discard, "7010": echo, "22": echo} {
+	for port, serve := range map[string]func(*net.TCPConn){"7000": answerLate, "7001": w.endFirst, "7002": echo, "7003": discard, "7004": refuseMore, "7010": echo, "22": echo} {
 		ln, err := w.private.Inside.Listen(ctx, net.JoinHostPort(testbed.InsideAddress.String(), port))
 		if err != nil {
 			return err
@@ -260,6 +261,16 @@ func (w *world) endFirst(c *net.TCPConn) {
 }
 
 func echo(c *net.TCPConn) { _, _ = io.Copy(c, c) }
+
+// noMore is the answer of refuseMore.
+var noMore = strings.Repeat("no more! ", 1000)
+
+// refuseMore closes while there is more to read, which resets the connection.
+func refuseMore(c *net.TCPConn) {
+	if _, err := io.ReadFull(c, make([]byte, 64<<10)); err == nil {
+		_, _ = io.WriteString(c, noMore)
+	}
+}
 
 func discard(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) }
 

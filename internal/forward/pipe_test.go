@@ -107,6 +107,24 @@ func TestPipe(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+	t.Run("what the peer said before its reset comes, though more is sent", func(t *testing.T) {
+		near, far := ends(t)
+		done := make(chan error, 1)
+		go func() {
+			_, err := io.ReadFull(far, make([]byte, 100<<10))
+			if err == nil {
+				_, err = far.Write([]byte("no more!"))
+			}
+			done <- errors.Join(err, far.Close())
+		}()
+		var out sink
+		if err := Pipe(t.Context(), near, endless{}, &out, false); !errors.Is(err, syscall.ECONNRESET) || out.String() != "no more!" {
+			t.Errorf("%q, %v", out.String(), err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("the end of the context is the end", func(t *testing.T) {
 		near, _ := ends(t)
 		in, feed := io.Pipe()
@@ -118,6 +136,11 @@ func TestPipe(t *testing.T) {
 		}
 	})
 }
+
+// endless is an in that never ends.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 // closes is an out that tells when it is closed.
 type closes struct {

@@ -116,7 +116,11 @@ func (s *Session) emitData(b *wire.Batch, limit int) int {
 		b.Append(&wire.Frame{Kind: wire.KindData, Session: s.id, Payload: piece})
 	}
 	s.noteStall()
-	if s.finQueued && !s.finSent && s.sendQ.size == 0 {
+	switch over := s.finQueued && !s.finSent && s.sendQ.size == 0; {
+	case over && s.failure != nil:
+		b.Append(&wire.Frame{Kind: wire.KindReset, Session: s.id, Code: s.failure.Code, Hop: s.failure.Hop, Message: s.failure.Message})
+		s.abort(s.failure)
+	case over:
 		s.finSent = true
 		b.Append(&wire.Frame{Kind: wire.KindFin, Session: s.id, Offset: s.sendOff})
 		s.settle()

@@ -57,6 +57,8 @@ type Session struct {
 	deficit      int
 	littleAt     wire.Offset // recvOff when it last sent something small
 	finQueued    bool        // no more writes; FIN follows the queue
+	failure      *Error      // RESET with it follows the queue in place of FIN; nil else
+	failed       *time.Timer // sends it in any case; nil without failure
 	finSent      bool
 	stopRecv     bool          // the peer reads no more
 	interruption *interruption // of the ReadFromConn under way; nil when there is none
@@ -182,6 +184,9 @@ func (s *Session) remove() {
 		l.count.opening--
 	}
 	s.state = stateDone
+	if s.failed != nil {
+		s.failed.Stop()
+	}
 	s.readUntil.rest()
 	s.writeUntil.rest()
 	s.noteStall()
@@ -311,6 +316,42 @@ func (s *Session) Reset(code wire.Code, hop wire.Hop, message string) {
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
 	s.reset(&Error{Code: code, Hop: hop, Message: message})
+}
+
+// Fail is Reset behind what was written: the peer gets that first, and then its Read fails
+// with code and message. What has not been read is discarded, the peer is told to stop,
+// and nothing more can be written. It does not wait; what the peer has not taken after
+// ten seconds is lost.
+func (s *Session) Fail(code wire.Code, hop wire.Hop, message string) {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	e := &Error{Code: code, Hop: hop, Message: message}
+	if s.state != stateOpen || s.finSent || s.sendQ.size == 0 {
+		s.reset(e)
+		return
+	}
+	if s.failure != nil {
+		return
+	}
+	s.failure = e
+	s.failed = time.AfterFunc(failTime, func() { s.Reset(code, hop, message) })
+	s.closeWrite()
+	s.closeRead()
+	s.wakeReaders()
+	s.writable.Broadcast()
+}
+
+// failTime is how long Fail goes on to deliver.
+const failTime = 10 * time.Second
+
+// Err returns why the session failed, nil where it did not.
+func (s *Session) Err() error {
+	s.link.mu.Lock()
+	defer s.link.mu.Unlock()
+	if s.err == nil {
+		return nil
+	}
+	return s.err
 }
 
 // SetDeadline implements [net.Conn].

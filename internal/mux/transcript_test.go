@@ -225,6 +225,8 @@ func (p *player) play(f []string) {
 		p.result(f[1]+": close", p.sessions[f[1]].Close())
 	case "reset":
 		p.sessions[f[1]].Reset(wire.CodeConnectionReset, wire.HopTarget, "gone")
+	case "fail":
+		p.sessions[f[1]].Fail(wire.CodeConnectionReset, wire.HopTarget, "gone")
 	case "drain":
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		go func() { p.result("drain", p.l.Drain(ctx, wire.CodeDraining, "restarting")); cancel() }()

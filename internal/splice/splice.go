@@ -3,6 +3,7 @@
 package splice
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -25,6 +26,7 @@ type Conn interface {
 // nobody reads, and why it ends.
 type muxed interface {
 	CloseRead() error
+	Fail(code wire.Code, hop wire.Hop, message string)
 	Reset(code wire.Code, hop wire.Hop, message string)
 }
 
@@ -59,8 +61,9 @@ type Result struct {
 
 // Join copies between a and b until both directions are over, and closes both.
 // The end of a direction is passed on as a half-close. When a side fails, the
-// other is reset: a [*mux.Session] with hop and the reason, a TCP connection with
-// RST, also those that are below others with a method NetConn.
+// other gets what came from it until then and is reset: a [*mux.Session] with hop and the
+// reason, a TCP connection with RST, also those that are below others with a method
+// NetConn.
 //
 // When nobody reads one side any more, what the other sends is discarded, so that it can
 // read to its own end what is still on its way there, as after the close of a TCP
@@ -96,7 +99,7 @@ func Join(a, b Conn, hop wire.Hop) Result {
 		toB()
 	}
 	running.Wait()
-	r.Err = errors.Join(errA, errB)
+	r.Err = cmp.Or(errors.Join(errA, errB), j.finish())
 	closeErr := errors.Join(ignoreClosed(a.Close()), ignoreClosed(b.Close()))
 	if r.Err == nil {
 		r.Err = closeErr
@@ -118,9 +121,12 @@ type joint struct {
 	hop   wire.Hop
 	reset sync.Once
 
-	mu         sync.Mutex // guards what follows
-	over       bool       // one direction is
-	discarding Conn       // nil where nothing is
+	mu         sync.Mutex  // guards what follows
+	over       bool        // one direction is
+	discarding Conn        // nil where nothing is
+	failed     Conn        // what could not be written to; nil where nothing failed
+	failure    error       // of failed, until the other direction has told it
+	late       *time.Timer // resets both when that does not end; nil without failure
 }
 
 // half copies one direction to its end and then calls done. A session on either
@@ -146,26 +152,95 @@ func (j *joint) half(dst, src Conn, done func(int64, error)) {
 
 // end passes on how a direction ended, and returns what was wrong with it.
 func (j *joint) end(dst, src Conn, err error) error {
+	if err == nil {
+		err = j.failureOf(src)
+	}
 	switch {
 	case err == nil:
 		// A peer that has gone away needs no half-close.
 		return ignoreClosed(dst.CloseWrite())
 	case errors.Is(err, syscall.EPIPE):
 		// The reader at dst went away; the other direction may go on.
-		if m := muxedIn(src); m != nil {
-			return ignoreClosed(m.CloseRead())
-		}
-		j.discard(src)
+		j.stop(src)
 		return nil
 	case errors.Is(err, net.ErrClosed):
 		return nil // the other direction failed and said so
+	case ofWriting(src, err) && j.leave(dst, src, err):
+		// What dst has sent before is still to be read: the other direction ends with
+		// the failure of its own.
+		j.stop(src)
+		return nil
 	default:
-		j.reset.Do(func() {
-			abort(dst, j.hop, err)
-			abort(src, j.hop, err)
-		})
+		j.abort(dst, src, err)
 		return err
 	}
+}
+
+// abort ends both sides for a failure of src, once.
+func (j *joint) abort(dst, src Conn, err error) {
+	j.reset.Do(func() {
+		abort(dst, j.hop, err, muxed.Fail)
+		abort(src, j.hop, err, muxed.Reset)
+	})
+}
+
+// ofWriting tells whether what came from src ended because of its destination.
+func ofWriting(src Conn, err error) bool {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return op.Op == "write" || op.Op == "writev"
+	}
+	broken := (*mux.Error)(nil)
+	if !errors.As(err, &broken) {
+		return false
+	}
+	if s, ok := src.(*mux.Session); ok {
+		return !errors.Is(err, s.Err())
+	}
+	return muxedIn(src) == nil
+}
+
+// leave leaves the end to the other direction, for lingerTime at most. It reports false
+// where that is over already.
+func (j *joint) leave(dst, src Conn, err error) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.over || j.failed != nil {
+		return false
+	}
+	j.failed, j.failure = dst, err
+	j.late = time.AfterFunc(lingerTime, func() { j.abort(src, dst, err) })
+	return true
+}
+
+// failureOf returns what failed at src, whose end would look orderly without it: a
+// socket tells an error once.
+func (j *joint) failureOf(src Conn) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.failed != src {
+		return nil
+	}
+	return j.failure
+}
+
+// finish returns a failure that neither direction has told.
+func (j *joint) finish() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.late != nil {
+		j.late.Stop()
+	}
+	return j.failure
+}
+
+// stop makes src send no more: its peer is told that nobody reads, or what it sends is
+// discarded.
+func (j *joint) stop(src Conn) {
+	if m := muxedIn(src); m != nil {
+		_ = m.CloseRead() // fails where it is closed
+		return
+	}
+	j.discard(src)
 }
 
 // discard reads src to its end, or until lingerTime after the other direction is over.
@@ -199,10 +274,10 @@ func (j *joint) setEnd() {
 }
 
 // abort ends a connection so that its peer does not take the end for a clean
-// one.
-func abort(c Conn, hop wire.Hop, err error) {
+// one, a session by end.
+func abort(c Conn, hop wire.Hop, err error, end func(m muxed, code wire.Code, hop wire.Hop, message string)) {
 	if m := muxedIn(c); m != nil {
-		m.Reset(codeOf(err), hop, err.Error())
+		end(m, codeOf(err), hop, err.Error())
 	}
 	for below := net.Conn(c); below != nil; {
 		if tcp, ok := below.(interface{ SetLinger(seconds int) error }); ok {

@@ -181,6 +181,42 @@ func TestReaderThatGoesAway(t *testing.T) {
 	})
 }
 
+// TestAnswerBeforeTheReset is about servers that answer and close while more is on its way
+// to them, as HTTP servers do that refuse an upload: they reset the connection, behind the
+// answer.
+func TestAnswerBeforeTheReset(t *testing.T) {
+	ways(t, "N2: the answer arrives, and then the reset", func(t *testing.T, w *way) {
+		sent := make(chan error, 1)
+		go func() {
+			var err error
+			for block := make([]byte, 64<<10); err == nil; {
+				_, err = w.client.Write(block)
+			}
+			sent <- err
+		}()
+		if _, err := io.ReadFull(w.server, make([]byte, 100<<10)); err != nil {
+			t.Fatal(err)
+		}
+		answer := bytes.Repeat([]byte("no more! "), 3000)
+		if _, err := w.server.Write(answer); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.server.Close(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(w.client)
+		// A socket tells once that it was reset, the reader or the writer.
+		if err = errors.Join(err, <-sent); !bytes.Equal(got, answer) || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the client got %d of %d bytes, and %v; want all, and then a reset", len(got), len(answer), err)
+		}
+		for range w.splices {
+			if r := <-w.results; r.Err == nil {
+				t.Error("a splice ended without an error")
+			}
+		}
+	})
+}
+
 // wrapped is a connection with something around it, as a server hands over that of a
 // request which a session carries.
 type wrapped struct{ net.Conn }
