@@ -30,6 +30,8 @@ ONCE ?=
 # Flags added to go test, for example TESTFLAGS='-run TestSession'.
 TESTFLAGS ?=
 E2E_TIMEOUT ?= 30m
+# Those of e2e that measure run one by one, after the others.
+E2E_ALONE := balance footprint resilience
 # Those of e2e with tests that CULVERT_SLOW=1 makes longer.
 SLOW_PACKAGES := ./kubectl ./install
 # Of make image and make release: some platforms alone, as linux/amd64,linux/arm64.
@@ -79,7 +81,15 @@ race: cc $(ROWS) ## Run the unit tests alone, with the race detector and fuzz se
 .PHONY: e2e
 e2e: $(ROWS) ## Run the end-to-end suite against real API servers (the first run builds them)
 	@e2e/bin/build.sh
-	go test -C e2e -json -count=1 -shuffle=on -timeout=$(E2E_TIMEOUT) $(TESTFLAGS) ./... | $(ROWS) record -live $(BUILD)/test-e2e.json
+	CGO_ENABLED=0 go build -trimpath -o $(BUILD)/e2e/ ./cmd/culvert-hub ./cmd/culvert-agent ./cmd/culvert
+	export CULVERT_E2E_BINARIES=$(CURDIR)/$(BUILD)/e2e
+	run() { go test -C e2e -json -count=1 -shuffle=on -timeout=$(E2E_TIMEOUT) $(TESTFLAGS) "$$@"; }
+	{
+	  failed=0
+	  run $$(go -C e2e list ./... | grep -v $(E2E_ALONE:%=-e '/e2e/%$$')) || failed=1
+	  run -p=1 $(addprefix ./,$(E2E_ALONE)) || failed=1
+	  exit $$failed
+	} | $(ROWS) record -live $(BUILD)/test-e2e.json
 
 .PHONY: slow
 slow: $(ROWS) ## Run the end-to-end tests that are about long times at their full length (some minutes more)
