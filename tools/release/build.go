@@ -7,6 +7,7 @@ import (
 	"debug/buildinfo"
 	"encoding/hex"
 	"fmt"
+	"go/version"
 	"io"
 	"os"
 	"os/exec"
@@ -23,6 +24,17 @@ const (
 	// stamp is the variable that says which version a binary is.
 	stamp = modulePath + "/internal/version.release"
 )
+
+// leastGo is the first release of Go without GO-2026-6617, in the HTTP/2 server.
+const leastGo = "go1.26.9"
+
+// warning tells what is wrong with a compiler, "" where nothing is.
+func warning(goVersion string) string {
+	if version.Compare(goVersion, leastGo) >= 0 {
+		return ""
+	}
+	return fmt.Sprintf("built with %s, whose HTTP/2 server has GO-2026-6617: do not publish this; build with GOTOOLCHAIN=%s or a later Go", goVersion, leastGo)
+}
 
 // builder compiles the programs.
 type builder struct {
@@ -84,6 +96,9 @@ func (b builder) build(ctx context.Context, p platform, names []string) ([]binar
 		info, err := buildinfo.Read(bytes.NewReader(content))
 		if err != nil {
 			return nil, fmt.Errorf("build information of %s for %v: %w", name, p, err)
+		}
+		if text := warning(info.GoVersion); text != "" && len(made) == 0 {
+			fmt.Fprintln(b.progress, "release: warning:", text)
 		}
 		made = append(made, binary{program: name, platform: p, content: content, info: info})
 	}
