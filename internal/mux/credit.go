@@ -84,7 +84,7 @@ func (s *Session) grant() {
 	s.recvLimit += wire.Offset(n)
 	s.creditDue = true
 	s.link.credits.add(s, creditList)
-	s.link.wake.Signal()
+	s.link.wakeSender()
 }
 
 // tune doubles the window when a reader that keeps up took a whole one within some
@@ -129,7 +129,7 @@ func (s *Session) reclaim() {
 	s.window = s.link.cfg.MinWindow
 	s.reclaiming, s.reclaimDue = true, true
 	s.link.credits.add(s, creditList)
-	s.link.wake.Signal()
+	s.link.wakeSender()
 }
 
 // endLingering resets closed sessions whose peer has taken nothing for so long that it never

@@ -53,7 +53,7 @@ func (l *Link) Drain(ctx context.Context, code wire.Code, message string) error 
 		}
 	}
 	l.finished = true
-	l.wake.Signal()
+	l.wakeSender()
 	l.mu.Unlock()
 	return err
 }

@@ -36,11 +36,14 @@ type Link struct {
 	ended     chan struct{} // closed when the link ended
 
 	handlers sync.WaitGroup // goroutines that run Config.Handler
+	sends    sync.WaitGroup // the goroutine of the send loop
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 
 	// mu guards everything below and all sessions. Nobody blocks under it.
 	mu       sync.Mutex
+	running  bool      // Run was called
+	sending  bool      // the send loop runs
 	wake     sync.Cond // the send loop waits here
 	err      error     // why the link ended; nil while it runs
 	peer     *wire.Hello
@@ -120,14 +123,13 @@ func (l *Link) Run(ctx context.Context) error {
 	})
 	defer stop()
 	l.mu.Lock()
-	l.lastRecv = time.Now()
+	l.lastRecv, l.running = time.Now(), true
+	l.wakeSender()
 	l.mu.Unlock()
 	stopKeeping := l.keep()
-	var sending sync.WaitGroup
-	sending.Go(l.sendLoop)
 	l.receiveLoop() // to the end of the link
 	stopKeeping()
-	sending.Wait()
+	l.sends.Wait()
 	l.handlers.Wait()
 	return l.Err()
 }
@@ -213,6 +215,18 @@ func (l *Link) receiveFailed(err error) {
 	l.sendFailed(err)
 }
 
+// wakeSender makes the send loop look for something to send. A link without sessions has
+// that loop only while there is something. mu is held.
+func (l *Link) wakeSender() {
+	switch {
+	case l.sending:
+		l.wake.Signal()
+	case l.running && l.err == nil:
+		l.sending = true
+		l.sends.Go(l.sendLoop)
+	}
+}
+
 func (l *Link) sendLoop() {
 	var b wire.Batch
 	defer b.Free()
@@ -221,6 +235,11 @@ func (l *Link) sendLoop() {
 		for l.err == nil && !l.fill(&b) {
 			if l.finished {
 				break
+			}
+			if len(l.sessions) == 0 {
+				l.sending = false
+				l.mu.Unlock()
+				return
 			}
 			l.wake.Wait()
 			if l.ownOpen+l.peerOpen > 1 {
@@ -327,12 +346,12 @@ const maxControl = 1 << 16
 
 func (l *Link) sendControl(f wire.Frame) {
 	l.control = append(l.control, f)
-	l.wake.Signal()
+	l.wakeSender()
 }
 
 // sendPong answers a ping. Only the newest ping is answered, so pings cannot
 // pile up.
 func (l *Link) sendPong(nonce uint64) {
 	l.pong, l.pongDue = nonce, true
-	l.wake.Signal()
+	l.wakeSender()
 }

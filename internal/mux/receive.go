@@ -109,7 +109,7 @@ func (l *Link) handleHello(h *wire.Hello, now time.Time) error {
 	close(l.helloDone)
 	l.statusDue = l.cfg.Status != nil
 	l.ping(now) // flow control wants a round trip from the start
-	l.wake.Signal()
+	l.wakeSender()
 	return nil
 }
 
@@ -253,5 +253,5 @@ func (s *Session) handleReclaim(off wire.Offset) {
 	s.noteStall()
 	s.returnDue = true
 	s.link.credits.add(s, creditList)
-	s.link.wake.Signal()
+	s.link.wakeSender()
 }

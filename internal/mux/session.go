@@ -123,7 +123,7 @@ func (s *Session) schedule() {
 	}
 	s.deficit = quantum
 	s.link.fresh.add(s, dataList)
-	s.link.wake.Signal()
+	s.link.wakeSender()
 }
 
 func (s *Session) sendable() bool {
@@ -299,7 +299,7 @@ func (s *Session) closeRead() {
 	if s.state != stateDone && !s.finRecv {
 		s.stopDue, s.creditDue = true, false
 		s.link.credits.add(s, creditList)
-		s.link.wake.Signal()
+		s.link.wakeSender()
 	}
 }
 

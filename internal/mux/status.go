@@ -10,7 +10,7 @@ func (l *Link) StatusChanged() {
 	defer l.mu.Unlock()
 	if l.cfg.Status != nil && l.peer != nil { // else HELLO will do it
 		l.statusDue = true
-		l.wake.Signal()
+		l.wakeSender()
 	}
 }
 
