@@ -8,6 +8,9 @@
 // They are the hub and the agent of production, on a port of the loopback interface and
 // with their state in a temporary folder; nothing is left when the test ends. [Run] is for
 // where there is no test: TestMain, and examples.
+//
+// What a program does while a cluster or the hub is away, and after that, shows with
+// [Hub.StopAgent] and [Hub.StartAgent], [Hub.StopHub] and [Hub.StartHub].
 package culverttest
 
 import (
@@ -25,12 +28,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/culvertdev/culvert/agent"
@@ -65,16 +68,20 @@ type Hub struct {
 
 	state  string
 	log    *slog.Logger
-	agents map[string]*member
-	server *server.Server
-	ends   []func() error // in the order of starting
+	config server.Config
 	close  func() error
+
+	mu     sync.Mutex // one start or stop at a time; guards what follows
+	server *server.Server
+	hub    process
+	agents map[string]*member
 }
 
-// member is an agent that runs.
+// member is the agent of a cluster.
 type member struct {
-	agent *agent.Agent
-	stop  func() error
+	config agent.Config
+	api    *httptest.Server
+	run    process
 }
 
 // allowAll is the default policy.
@@ -90,8 +97,13 @@ rules:
   - {cidrs: ["0.0.0.0/0", "::/0", "127.0.0.0/8", "::1/128"], ports: ["*"]}
 `
 
-// startTime bounds the start of everything.
-const startTime = 30 * time.Second
+const (
+	// startTime bounds the start of everything, and of what was stopped.
+	startTime = 30 * time.Second
+	// drainTime is how long sessions may go on when a hub or an agent is stopped: tests
+	// are not to wait for those that they forgot.
+	drainTime = time.Second
+)
 
 // Start runs a hub and agents until the test ends. It returns once every agent is
 // connected; what fails ends the test.
@@ -117,7 +129,6 @@ func Run(ctx context.Context, cfg Config) (*Hub, error) {
 		return nil, err
 	}
 	h := &Hub{Token: rand.Text(), state: state, log: cfg.Logger, agents: make(map[string]*member)}
-	h.ends = append(h.ends, func() error { return os.RemoveAll(state) })
 	h.close = sync.OnceValue(h.end)
 	if err := h.start(ctx, cfg); err != nil {
 		return nil, errors.Join(err, h.Close())
@@ -128,16 +139,21 @@ func Run(ctx context.Context, cfg Config) (*Hub, error) {
 // Close ends the agents and the hub. Clients are their owners' to close.
 func (h *Hub) Close() error { return h.close() }
 
-// end ends everything, last started first.
+// end ends everything, agents first.
 func (h *Hub) end() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var errs []error
-	for _, end := range slices.Backward(h.ends) {
-		errs = append(errs, end())
+	for _, m := range h.agents {
+		errs = append(errs, m.run.stop())
+		m.api.Close()
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, h.hub.stop(), os.RemoveAll(h.state))...)
 }
 
 func (h *Hub) start(ctx context.Context, cfg Config) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if len(cfg.Clusters) == 0 {
 		cfg.Clusters = []string{"test"}
 	}
@@ -155,15 +171,15 @@ func (h *Hub) start(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	h.server, err = server.New(ctx, server.Config{
+	h.config = server.Config{
 		Listen: []string{"127.0.0.1:0"}, State: filepath.Join(h.state, "hub"), TokenFile: tokens,
-		Policy: &server.Policy{File: policy}, Logger: h.log,
-	})
-	if err != nil {
+		Policy: &server.Policy{File: policy}, DrainTimeout: metav1.Duration{Duration: drainTime}, Logger: h.log,
+	}
+	if err := h.startHub(ctx); err != nil {
 		return err
 	}
-	h.run(ctx, "hub", h.server.Run)
-	_, port, err := net.SplitHostPort(h.server.Addr().String())
+	h.config.Listen = []string{h.server.Addr().String()} // after a stop, too
+	_, port, err := net.SplitHostPort(h.config.Listen[0])
 	if err != nil {
 		return err
 	}
@@ -181,22 +197,6 @@ func (h *Hub) start(ctx context.Context, cfg Config) error {
 	return h.await(ctx, cfg.Clusters)
 }
 
-// run runs what ends with a context until the hub is closed.
-func (h *Hub) run(ctx context.Context, what string, f func(context.Context) error) (stop func() error) {
-	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	ended := make(chan error, 1)
-	go func() { ended <- f(life) }()
-	stop = sync.OnceValue(func() error {
-		cancel()
-		if err := <-ended; err != nil {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-		return nil
-	})
-	h.ends = append(h.ends, stop)
-	return stop
-}
-
 // join enrols an agent as any agent is, and runs it.
 func (h *Hub) join(ctx context.Context, name string, cfg Config) error {
 	state := filepath.Join(h.state, "agents", name)
@@ -206,25 +206,18 @@ func (h *Hub) join(ctx context.Context, name string, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	api := httptest.NewServer(named(name, cfg.Kubernetes))
-	h.ends = append(h.ends, func() error {
-		api.Close()
-		return nil
-	})
-	set := agent.Config{
-		State: state, Kubernetes: &rest.Config{Host: api.URL}, Name: name + "-agent", Logger: h.log,
+	m := &member{api: httptest.NewServer(named(name, cfg.Kubernetes))}
+	h.agents[name] = m
+	m.config = agent.Config{
+		State: state, Kubernetes: &rest.Config{Host: m.api.URL}, Name: name + "-agent", Logger: h.log,
 		Policy:           filepath.Join(h.state, "agent.yaml"),
 		SpecialAddresses: []string{"127.0.0.0/8", "::1/128"},
+		DrainTimeout:     metav1.Duration{Duration: drainTime},
 	}
-	if err := agent.Join(ctx, set, agent.JoinConfig{Token: token.Text}); err != nil {
+	if err := agent.Join(ctx, m.config, agent.JoinConfig{Token: token.Text}); err != nil {
 		return err
 	}
-	a, err := agent.New(set)
-	if err != nil {
-		return err
-	}
-	h.agents[name] = &member{agent: a, stop: h.run(ctx, "agent of "+name, a.Run)}
-	return nil
+	return m.start()
 }
 
 // named puts the cluster's name into requests.
@@ -245,26 +238,6 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, text) //nolint:gosec // plain text; who went away needs no answer
 }
 
-// await waits until every agent is connected.
-func (h *Hub) await(ctx context.Context, clusters []string) error {
-	for {
-		changed := h.server.AgentsChanged()
-		connected := make(map[string]bool, len(clusters))
-		for _, a := range h.server.Agents() {
-			connected[a.Cluster] = true
-		}
-		missing := slices.DeleteFunc(slices.Clone(clusters), func(name string) bool { return connected[name] })
-		if len(missing) == 0 {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("no agent of %s is connected: %w", strings.Join(missing, ", "), context.Cause(ctx))
-		}
-	}
-}
-
 // Config returns the configuration of a client.
 func (h *Hub) Config() client.Config {
 	return client.Config{Hub: h.URL, HubCA: h.CAFile, Token: h.Token, UserAgent: "culverttest", Logger: h.log}
@@ -283,17 +256,4 @@ func (h *Hub) Client(t testing.TB) *client.Client {
 		}
 	})
 	return c
-}
-
-// StopAgent ends the agent of a cluster, as when its network is lost: the hub knows the
-// cluster, and has no way to it.
-func (h *Hub) StopAgent(t testing.TB, cluster string) {
-	t.Helper()
-	m := h.agents[cluster]
-	if m == nil {
-		t.Fatalf("culverttest: no cluster %q", cluster)
-	}
-	if err := m.stop(); err != nil {
-		t.Errorf("culverttest: %v", err)
-	}
 }
