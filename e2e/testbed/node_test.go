@@ -79,7 +79,7 @@ func testNode(t *testing.T, network *Namespace) {
 	}
 
 	t.Run("the node is Ready and has a lease", func(t *testing.T) {
-		_, err := cluster.Kubectl(ctx, "wait", "--for=condition=Ready", "node/worker", "--timeout=10s")
+		_, err := cluster.Kubectl(ctx, "wait", "--for=condition=Ready", "node/worker", "--timeout=60s")
 		check(t, err)
 		want(t, "worker", "-n", "kube-node-lease", "get", "lease", "worker", "-o", "jsonpath={.spec.holderIdentity}")
 	})
