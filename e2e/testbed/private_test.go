@@ -13,7 +13,7 @@ import (
 )
 
 func TestPrivateNetwork(t *testing.T) {
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 6*time.Minute)
 	private, err := NewPrivateNetwork()
 	if err != nil {
 		t.Fatal(err)
