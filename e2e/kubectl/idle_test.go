@@ -41,7 +41,7 @@ type idleSession struct {
 // startIdle opens a session of each kind, by each of kubectl's protocols.
 func startIdle(t *testing.T, w *world) *idle {
 	t.Helper()
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, 2*time.Minute)
 	way := access{name: "path", kubeconfig: w.kubeconfigOf(t, clusterName)}
 	i := &idle{}
 	for _, protocol := range []stream{webSocket, spdy} {
@@ -117,7 +117,7 @@ func (i *idle) test(t *testing.T) {
 	}
 	for n, s := range i.sessions {
 		t.Run(fmt.Sprintf("D11,K9: %s, idle for %v and longer, goes on", s.title, idleTime()), func(t *testing.T) {
-			ctx := within(t, 20*time.Second)
+			ctx := within(t, time.Minute)
 			word := fmt.Sprintf("awake-%d", n)
 			must(t, s.wake(ctx, word))
 			if strings.HasPrefix(s.title, "exec") {

@@ -131,7 +131,7 @@ func (i *informer) awaitStore(ctx context.Context, api core.ConfigMapInterface) 
 // testInformers changes many objects and holds what comes through the hub against a
 // direct watch from the same version.
 func testInformers(t *testing.T, w *world) {
-	ctx := within(t, changeTime()+2*time.Minute)
+	ctx := within(t, changeTime()+4*time.Minute)
 	admin := w.managed.AdminContext()
 	direct := restConfig(admin.Server, admin.Token, admin.CA)
 	api := clientOf(t, direct).ConfigMaps(moving)
@@ -169,6 +169,13 @@ func testInformers(t *testing.T, w *world) {
 	}
 	t.Run(fmt.Sprintf("K9: a client-go informer is told of each change of %d objects that change for %v, once, and has them all at the end", changed, changeTime()), func(t *testing.T) {
 		must(t, informer.awaitStore(ctx, api))
+		// Of what is in its store already it may not have told yet.
+		must(t, testbed.Poll(ctx, "the informer to tell of the last object", func(context.Context) error {
+			if last := reference.events[made].Object.Metadata; len(informer.versions()[last.UID]) == 0 {
+				return errors.New("it has not")
+			}
+			return nil
+		}))
 		want := map[string][]string{}
 		for uid, version := range before {
 			want[uid] = []string{version}

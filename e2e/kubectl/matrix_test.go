@@ -132,7 +132,7 @@ func runCell(t *testing.T, op operation, c *client, to *cell) {
 }
 
 // cellTime is how long a cell may take on a slow machine.
-const cellTime = time.Minute
+const cellTime = 3 * time.Minute
 
 // writeTable writes the table of one way.
 func writeTable(to io.Writer, way access, rows [][]cell) {
@@ -159,10 +159,10 @@ func testUpgradesNeedHTTP1(t *testing.T, w *world) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(admin.CA)
 	conn, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}}).
-		DialContext(within(t, 10*time.Second), "tcp", strings.TrimPrefix(admin.Server, "https://"))
+		DialContext(within(t, 30*time.Second), "tcp", strings.TrimPrefix(admin.Server, "https://"))
 	must(t, err)
 	t.Cleanup(func() { check(t, conn.Close()) })
-	must(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
 	_, err = io.WriteString(conn, xhttp2.ClientPreface)
 	must(t, err)
 	framer := xhttp2.NewFramer(conn, conn)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,8 +24,9 @@ func get(ctx context.Context, c *client) error {
 	return errors.Join(err, listErr)
 }
 
-// watchDelay is how soon a change must be seen. It is generous: what it must not be
-// is the time that some buffer or the next event needs.
+// watchDelay is how soon changes must be seen, by their median: single ones may be held up
+// by a busy machine. It is generous: what it must not be is the time that some buffer or
+// the next event needs.
 const watchDelay = 5 * time.Second
 
 // watch follows an object through changes that are made at the API server itself.
@@ -39,6 +41,7 @@ func watch(ctx context.Context, c *client) error {
 		return err
 	}
 	lines := bufio.NewReader(s.out)
+	var delays []time.Duration
 	for i, value := range []string{"value", "one", "two", "three"} {
 		if i > 0 {
 			if err := c.w.change(ctx, c.id, value); err != nil {
@@ -50,12 +53,16 @@ func watch(ctx context.Context, c *client) error {
 		if err == nil && line != value+"\n" {
 			err = fmt.Errorf("got %q, want %q", line, value)
 		}
-		if late := time.Since(started); err == nil && i > 0 && late > watchDelay {
-			err = fmt.Errorf("the change to %s was seen after %v", value, late)
-		}
 		if err != nil {
 			return s.failed(fmt.Errorf("at %s, after %v: %w", value, time.Since(started), err))
 		}
+		if i > 0 {
+			delays = append(delays, time.Since(started))
+		}
+	}
+	slices.Sort(delays)
+	if late := delays[len(delays)/2]; late > watchDelay {
+		return s.failed(fmt.Errorf("half of the changes were seen after %v or more", late))
 	}
 	return s.kill(false)
 }
@@ -82,15 +89,21 @@ func apply(ctx context.Context, c *client) error {
 	return nil
 }
 
-// logs follows a log that grows ten times a second.
+// ticks is how many ticks in a row, two seconds of them, tell whether they are followed:
+// they are, where most come one by one. What is held back arrives at once.
+const ticks = 20
+
+// logs follows a log that grows ten times a second, until that can be seen of it: on a busy
+// machine some ticks may come together.
 func logs(ctx context.Context, c *client) error {
 	s, err := c.start(ctx, "logs", "-f", "--tail=1", "clock")
 	if err != nil {
 		return err
 	}
 	lines := bufio.NewReader(s.out)
-	var first, last time.Time
-	for i, before := 0, 0; i < 12; i++ {
+	var gaps []time.Duration
+	last := time.Now()
+	for before := 0; !oneByOne(gaps); {
 		line, err := lines.ReadString('\n')
 		var tick int
 		if err == nil {
@@ -100,16 +113,18 @@ func logs(ctx context.Context, c *client) error {
 			err = fmt.Errorf("tick %d follows tick %d", tick, before)
 		}
 		if err != nil {
-			return s.failed(err)
+			return s.failed(fmt.Errorf("after %d ticks, the last of them apart by %v: %w", len(gaps), gaps[max(0, len(gaps)-ticks):], err))
 		}
-		if before = tick; i == 1 {
-			first = time.Now()
-		}
-		last = time.Now()
-	}
-	// Ten ticks take a second; what was held back arrives at once.
-	if took := last.Sub(first); took < 500*time.Millisecond {
-		return s.failed(fmt.Errorf("ten ticks arrived within %v: they were not followed but held back", took))
+		gaps, last, before = append(gaps, time.Since(last)), time.Now(), tick
 	}
 	return s.kill(false)
+}
+
+// oneByOne tells whether the last ticks came so, by the median of their distances.
+func oneByOne(gaps []time.Duration) bool {
+	if len(gaps) < ticks {
+		return false
+	}
+	sorted := slices.Sorted(slices.Values(gaps[len(gaps)-ticks:]))
+	return sorted[len(sorted)/2] >= 50*time.Millisecond
 }

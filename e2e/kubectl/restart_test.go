@@ -21,9 +21,9 @@ const restarted = "restarted"
 
 // testRestart takes an agent away while callers watch.
 func testRestart(t *testing.T, w *world) {
-	agent := w.startAgent(within(t, time.Minute), t, restarted)
+	agent := w.startAgent(within(t, 2*time.Minute), t, restarted)
 	for how, end := range map[string]func(*testing.T){
-		"stops":   func(t *testing.T) { must(t, agent.Stop(within(t, 20*time.Second))) },
+		"stops":   func(t *testing.T) { must(t, agent.Stop(within(t, time.Minute))) },
 		"crashes": func(t *testing.T) { must(t, agent.Kill9()) },
 	} {
 		t.Run("an agent that "+how, func(t *testing.T) { w.restart(t, agent, end) })
@@ -31,7 +31,7 @@ func testRestart(t *testing.T, w *world) {
 }
 
 func (w *world) restart(t *testing.T, agent *testbed.Process, end func(*testing.T)) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	through := clientOf(t, w.through(restarted))
 	_, from, err := listed(ctx, w.direct)
 	must(t, err)

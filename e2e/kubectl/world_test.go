@@ -51,7 +51,7 @@ type world struct {
 // Culvert's processes did not end in order or met a data race.
 func startWorld(t *testing.T) *world {
 	t.Helper()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 4*time.Minute)
 	w := &world{dir: filepath.Join(testbed.Dir(), "w"), token: rand.Text()}
 	w.podDir = filepath.Join(w.dir, "pod")
 	must(t, errors.Join(os.Mkdir(w.dir, 0o700), os.Mkdir(w.podDir, 0o700)))

@@ -71,7 +71,7 @@ func install(ctx context.Context, to *testbed.Cluster, folder string, kinds ...s
 	if _, err := applyText(ctx, to, "", args...); err != nil {
 		return err
 	}
-	_, err = to.Kubectl(ctx, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+	_, err = to.Kubectl(ctx, "wait", "--for=condition=Established", "crd", "--all", "--timeout=2m")
 	return err
 }
 

@@ -47,7 +47,7 @@ const decision = `{"status":{"decisions":[{"clusterName":"edge-1","reason":""}]}
 
 func TestAddon(t *testing.T) {
 	w := startWorld(t)
-	ctx := within(t, 6*time.Minute)
+	ctx := within(t, 12*time.Minute)
 
 	t.Run("K11: the objects are accepted by server-side apply with OCM's own definitions, the newest and those of the addon manager, without a warning", func(t *testing.T) {
 		for _, c := range []struct {
@@ -85,12 +85,16 @@ func TestAddon(t *testing.T) {
 			"--cert", filepath.Join(w.dir, "signer.crt"), "--key", filepath.Join(w.dir, "signer.key"))
 		must(t, err)
 		for secret, want := range map[string]string{"culvert-signer": "yes", "another": "no"} {
-			// A no is an exit status, too.
-			out, _ := w.management.Kubectl(ctx, "auth", "can-i", "get", "secret/"+secret, "--namespace", "culvert-addon",
-				"--as", "system:serviceaccount:open-cluster-management-hub:addon-manager-controller-sa")
-			if strings.TrimSpace(out) != want {
-				t.Errorf("%s: %q, want %s", secret, out, want)
-			}
+			// An authorizer sees a new binding some moments later.
+			check(t, testbed.Poll(within(t, time.Minute), "what it may do", func(ctx context.Context) error {
+				// A no is an exit status, too.
+				out, _ := w.management.Kubectl(ctx, "auth", "can-i", "get", "secret/"+secret, "--namespace", "culvert-addon",
+					"--as", "system:serviceaccount:open-cluster-management-hub:addon-manager-controller-sa")
+				if strings.TrimSpace(out) != want {
+					return fmt.Errorf("%s: %q, want %s", secret, out, want)
+				}
+				return nil
+			}))
 		}
 	})
 
@@ -124,7 +128,7 @@ func TestAddon(t *testing.T) {
 		w.secret(ctx, t, signed)
 		agent = w.newPod(ctx, t, "pod-1", deployment)
 		agent.start(ctx, t, w, "agent-1")
-		must(t, testbed.Poll(within(t, time.Minute), "a request through the tunnel", func(ctx context.Context) error {
+		must(t, testbed.Poll(within(t, 2*time.Minute), "a request through the tunnel", func(ctx context.Context) error {
 			out, err := w.kubectl.Run(ctx, "get", "namespaces", "-o", "name")
 			if err == nil && !strings.Contains(out, "namespace/culvert-agent") {
 				err = fmt.Errorf("%q", out)
@@ -166,22 +170,24 @@ func TestAddon(t *testing.T) {
 
 	t.Run("K11,N7: the certificate is rotated while a watch runs, which outlives the certificate it began with", func(t *testing.T) {
 		agent.stop(t)
-		short, err := w.signer.sign(subjectOf(clusterName, addonName), 15*time.Second)
+		// All that takes time comes first: once the short one is signed, it has to be in use
+		// and renewed before it ends, also on a busy machine.
+		agent = w.newPod(ctx, t, "pod-2", deployment)
+		renewed, err := w.request(ctx, "2", subjectOf(clusterName, addonName))
+		must(t, err)
+		connected, presented := len(w.hubLog(t, "agent connected")), len(w.hubLog(t, "certificate presented"))
+		short, err := w.signer.sign(subjectOf(clusterName, addonName), 30*time.Second)
 		must(t, err)
 		leaf, err := short.leaf()
 		must(t, err)
-		w.secret(ctx, t, short)
-		agent = w.newPod(ctx, t, "pod-2", deployment)
-		connected, presented := len(w.hubLog(t, "agent connected")), len(w.hubLog(t, "certificate presented"))
+		must(t, agent.secrets[secretName].put(map[string][]byte{"tls.crt": short.certPEM, "tls.key": short.keyPEM}))
 		agent.start(ctx, t, w, "agent-2")
 		w.awaitLine(ctx, t, connected, "agent connected", clusterName)
 		watch := w.watch(ctx, t)
-		// What the klusterlet does when OCM has signed anew, and the kubelet after it.
-		renewed, err := w.request(ctx, "2", subjectOf(clusterName, addonName))
-		must(t, err)
-		w.secret(ctx, t, renewed)
+		// What the kubelet does when OCM has signed anew, and the klusterlet before it.
 		must(t, agent.secrets[secretName].put(map[string][]byte{"tls.crt": renewed.certPEM, "tls.key": renewed.keyPEM}))
 		t.Logf("hub: %s", w.awaitLine(ctx, t, presented, "certificate presented", "cluster="+clusterName))
+		w.secret(ctx, t, renewed)
 		must(t, testbed.Poll(ctx, "the end of the first certificate", func(context.Context) error {
 			if left := time.Until(leaf.NotAfter.Add(2 * time.Second)); left > 0 {
 				return fmt.Errorf("it has %v", left)

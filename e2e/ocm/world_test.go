@@ -74,7 +74,7 @@ type world struct {
 
 func startWorld(t *testing.T) *world {
 	t.Helper()
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	servers, err := testbed.ServerBinaries(ctx, t.Output())
 	must(t, err)
 	bin := filepath.Join(testbed.Dir(), "bin")

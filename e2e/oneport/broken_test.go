@@ -21,9 +21,14 @@ import (
 	"github.com/culvertdev/culvert/e2e/testbed"
 )
 
-// handshakeTime is how long the hub waits for a handshake at most, with an
-// allowance for a busy machine.
-const handshakeTime = 10*time.Second + 5*time.Second
+const (
+	// handshakeTime is how long the hub waits for a handshake at most, with an
+	// allowance for its clients.
+	handshakeTime = 10*time.Second + 5*time.Second
+	// grace is what a busy machine may add before a client gives up; whether it is the
+	// reason is for [testbed.InTime].
+	grace = 30 * time.Second
+)
 
 // broken is a kind of client that does something wrong.
 type broken struct {
@@ -152,7 +157,7 @@ func brokenClients() []broken {
 }
 
 func (b *broken) run(ctx context.Context) (local string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime+grace)
 	defer cancel()
 	conn, err := toHub(ctx, "", "")
 	if err != nil {
@@ -165,12 +170,14 @@ func (b *broken) run(ctx context.Context) (local string, err error) {
 func TestBrokenClients(t *testing.T) {
 	kinds := brokenClients()
 	t.Run("each kind ends in bounded time, and is in the log", func(t *testing.T) {
-		ctx := within(t, time.Minute)
+		ctx := within(t, 3*time.Minute)
 		var running sync.WaitGroup
 		for i := range kinds {
 			running.Go(func() {
 				kind := &kinds[i]
+				began := time.Now()
 				from, err := kind.run(ctx)
+				err = errors.Join(err, testbed.InTime(ctx, bin("culvert"), time.Since(began), handshakeTime))
 				if err != nil {
 					t.Errorf("%s: %v", kind.title, err)
 					return
@@ -193,7 +200,7 @@ func TestBrokenClients(t *testing.T) {
 		running.Wait()
 	})
 	t.Run("ten thousand of them leave no memory behind, and others are served meanwhile", func(t *testing.T) {
-		ctx := within(t, 4*time.Minute)
+		ctx := within(t, 8*time.Minute)
 		slow, fast := split(kinds)
 		wave := func(clients int) {
 			var next atomic.Int64
@@ -228,14 +235,21 @@ func TestBrokenClients(t *testing.T) {
 		wave(2000)
 		before := resident(ctx, t)
 		wave(8000)
-		after := resident(ctx, t)
+		// What it has collected it gives back to the system little by little.
+		after, most := int64(0), before+before/4+(16<<20)
+		err := testbed.Poll(within(t, 3*time.Minute), "the hub's memory", func(context.Context) error {
+			if after = resident(ctx, t); after > most {
+				return fmt.Errorf("it grew from %d to %d MiB", before>>20, after>>20)
+			}
+			return nil
+		})
 		t.Logf("the hub has %d MiB after 2 100 broken clients, %d MiB after 10 500", before>>20, after>>20)
-		if after > before+before/4+(16<<20) {
-			t.Errorf("the hub grew from %d to %d MiB", before>>20, after>>20)
+		if err != nil {
+			t.Error(err)
 		}
 	})
 	t.Run("more silent clients than there are places keep nobody out", func(t *testing.T) {
-		ctx := within(t, time.Minute)
+		ctx := within(t, 3*time.Minute)
 		for range 1100 {
 			conn, err := toHub(ctx, "", "")
 			if err != nil {

@@ -64,7 +64,7 @@ func grpcStatus(conn io.ReadWriter) (string, error) {
 }
 
 func TestOversizedFrames(t *testing.T) {
-	ctx := within(t, 90*time.Second)
+	ctx := within(t, 4*time.Minute)
 	signer, err := the.hub.agentsCA()
 	if err != nil {
 		t.Fatal(err)
@@ -118,10 +118,8 @@ func TestOversizedFrames(t *testing.T) {
 				if _, err := conn.Write(c.data); err != nil {
 					t.Fatal(err)
 				}
-				// The rest of what was claimed never comes.
-				if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
-					t.Fatal(err)
-				}
+				// The rest of what was claimed never comes. The hub may have hung up by now.
+				_ = conn.(*net.TCPConn).CloseWrite()
 				if err := endsWithin(conn, exchangeTime); err != nil {
 					t.Errorf("%s: %v", c.name, err)
 				}

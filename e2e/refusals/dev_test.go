@@ -81,7 +81,7 @@ func startDev(t *testing.T, home string, env, args []string) *dev {
 			<-d.ended
 		}
 	})
-	err = testbed.Poll(within(t, 30*time.Second), "culvert dev", func(context.Context) error {
+	err = testbed.Poll(within(t, time.Minute), "culvert dev", func(context.Context) error {
 		if !strings.Contains(d.out.String(), "Ctrl-C ends it.") {
 			return errors.New("it has not said how to use it")
 		}
@@ -118,7 +118,7 @@ func (d *dev) interrupt(t *testing.T) (code int, took time.Duration) {
 	select {
 	case <-d.ended:
 		d.over = true
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("culvert dev does not end")
 	}
 	return d.cmd.ProcessState.ExitCode(), time.Since(started)
@@ -141,7 +141,7 @@ func (d *dev) stop(t *testing.T) {
 // shell runs a line exactly as it was printed.
 func shell(t *testing.T, home, line string, env ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(within(t, 30*time.Second), "bash", "-euo", "pipefail", "-c", line)
+	cmd := exec.CommandContext(within(t, 2*time.Minute), "bash", "-euo", "pipefail", "-c", line)
 	cmd.Env, cmd.Dir = devEnv(home, env...), home
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -154,7 +154,7 @@ func shell(t *testing.T, home, line string, env ...string) (string, error) {
 // cluster, and which the test bed does not have: it aggregates its rules.
 func fillView(t *testing.T) {
 	t.Helper()
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	rules, err := the.managed.Kubectl(ctx, "get", "clusterrole", "system:aggregate-to-view", "-o", "jsonpath={.rules}")
 	if err == nil {
 		_, err = the.managed.Kubectl(ctx, "patch", "clusterrole", "view", "--type=merge", "-p", `{"rules":`+rules+`}`)
@@ -228,7 +228,7 @@ func TestDev(t *testing.T) {
 			t.Fatalf("the binding: %v: %s", err, out)
 		}
 		// An authorizer sees a new binding some milliseconds later.
-		err := testbed.Poll(within(t, 20*time.Second), "the binding", func(context.Context) error {
+		err := testbed.Poll(within(t, time.Minute), "the binding", func(context.Context) error {
 			out, err := shell(t, home, line)
 			if err == nil && !strings.Contains(out, "No resources found in default namespace") {
 				err = errors.New(out)
@@ -288,7 +288,7 @@ func TestDev(t *testing.T) {
 			{"bad cluster", []string{"--cluster", "Edge"}, []string{"cluster:", "lower-case letters"}},
 			{"bad rule", []string{"--listen", "127.0.0.1:0", "--allow-service", "x"}, []string{"allowServices[0]", "want NAMESPACE/NAME[:PORT]"}},
 		} {
-			cmd := exec.CommandContext(within(t, 10*time.Second), bin("culvert"), append([]string{"dev"}, c.args...)...)
+			cmd := exec.CommandContext(within(t, time.Minute), bin("culvert"), append([]string{"dev"}, c.args...)...)
 			cmd.Env, cmd.Dir = devEnv(home), home
 			out, err := cmd.CombinedOutput()
 			var exit *exec.ExitError

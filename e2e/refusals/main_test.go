@@ -52,7 +52,7 @@ var the *world
 type inWorld struct{ *testing.M }
 
 func (m inWorld) Run() int {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	var err error
 	if the, err = newWorld(ctx); err != nil {

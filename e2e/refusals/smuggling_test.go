@@ -202,7 +202,7 @@ func TestSmuggledIdentity(t *testing.T) {
 
 	t.Run("O15,N9: kubectl --as is refused where no rule allows it", func(t *testing.T) {
 		kubectl := the.managed.KubectlAs(the.kubeconfig(t, "managed", the.ada))
-		ctx := within(t, 30*time.Second)
+		ctx := within(t, 2*time.Minute)
 		for _, args := range [][]string{
 			{"--as=admin", "--as-group=system:masters"}, {"--as=system:admin", "--as-uid=0", "--as-user-extra=scopes=all"}, {"--as=system:serviceaccount:culvert-agent:culvert-agent"},
 		} {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,7 +75,16 @@ func newWorld(ctx context.Context) (_ *world, err error) {
 			return nil, err
 		}
 	}
-	return w, w.agents[2].Stop(ctx)
+	if err := w.agents[2].Stop(ctx); err != nil {
+		return nil, err
+	}
+	return w, testbed.Poll(ctx, "the hub to know that away is away", func(ctx context.Context) error {
+		status, body, err := w.hub.get(ctx, "/away/version", w.ada)
+		if err == nil && (status != http.StatusServiceUnavailable || !strings.Contains(body, "no agent of the cluster is connected")) {
+			err = fmt.Errorf("%d: %s", status, body)
+		}
+		return err
+	})
 }
 
 // startClusters starts the API servers. The managed one knows ada's token of the

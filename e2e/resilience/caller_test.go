@@ -53,7 +53,7 @@ func (h *hub) caller(t *testing.T, http2 bool) *caller {
 		Protocols:       protocols,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			c.connections.Add(1)
-			return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, addr)
+			return (&net.Dialer{Timeout: 20 * time.Second}).DialContext(ctx, network, addr)
 		},
 	}
 	t.Cleanup(transport.CloseIdleConnections)

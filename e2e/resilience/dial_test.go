@@ -24,22 +24,23 @@ const (
 )
 
 func testDial(t *testing.T, l *lab, r *raw) {
-	closed := l.listen(t, testbed.InsideAddress)
-	must(t, closed.Close())
+	closed, err := testbed.ReservePort(l.private.Inside, testbed.InsideAddress) // nobody listens, and nobody else gets it
+	must(t, err)
+	t.Cleanup(closed.Close)
 	for _, test := range []struct {
 		what, address string
 		hop           wire.Hop
 		code          wire.Code
 		errno         error // what a local dial would say, where there is one
 	}{
-		{"a target that refuses", closed.Addr().String(), wire.HopTarget, wire.CodeConnectionRefused, syscall.ECONNREFUSED},
+		{"a target that refuses", closed.Addr(), wire.HopTarget, wire.CodeConnectionRefused, syscall.ECONNREFUSED},
 		{"a name that does not exist", unknownHost + ":80", wire.HopAgent, wire.CodeNotFound, nil},
 		{"a target that the agent's owner does not allow", "127.0.0.1:22", wire.HopAgent, wire.CodePermissionDenied, nil},
 		{"a host that is not there", absentHost + ":80", wire.HopTarget, wire.CodeUnreachable, nil},
 		{"an address that is none", "192.0.2.2:http", wire.HopHub, wire.CodeInvalidTarget, nil},
 	} {
 		t.Run("K1: "+test.what+" is told to the dialler by hop and code", func(t *testing.T) {
-			conn, err := r.dial(within(t, 20*time.Second), test.address)
+			conn, err := r.dial(within(t, time.Minute), test.address)
 			if err == nil {
 				t.Fatalf("dialled %v", conn.RemoteAddr())
 			}
@@ -65,10 +66,11 @@ func testDial(t *testing.T, l *lab, r *raw) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		const port = 4242
+		must(t, l.private.Inside.Do(func() error { return dropPort("silent", port) })) // nobody answers there
 		dialled := make(chan error, 1)
-		go dialOnce(ctx, r, netip.AddrPortFrom(netip.MustParseAddr(absentHost), port).String(), dialled)
+		go dialOnce(ctx, r, netip.AddrPortFrom(testbed.InsideAddress, port).String(), dialled)
 		attempts := func() (int, error) { return connecting(r.agent, port) }
-		must(t, testbed.Poll(within(t, 20*time.Second), "the agent's attempt", func(context.Context) error {
+		must(t, testbed.Poll(within(t, time.Minute), "the agent's attempt", func(context.Context) error {
 			n, err := attempts()
 			if err == nil && n == 0 {
 				err = errors.New("the agent does not try")
@@ -84,8 +86,8 @@ func testDial(t *testing.T, l *lab, r *raw) {
 		if f := fault.As(err); !errors.Is(err, context.Canceled) || f == nil || f.Code != wire.CodeCanceled {
 			t.Errorf("%v; want context.Canceled with code canceled", err)
 		}
-		// The kernel alone would try for about three seconds.
-		must(t, testbed.Poll(within(t, 20*time.Second), "the end of the agent's attempt", func(context.Context) error {
+		// The kernel alone would try for about two minutes.
+		must(t, testbed.Poll(within(t, time.Minute), "the end of the agent's attempt", func(context.Context) error {
 			n, err := attempts()
 			if err == nil && n > 0 {
 				err = errors.New("the agent still tries")

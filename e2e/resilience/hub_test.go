@@ -34,7 +34,7 @@ type hub struct {
 // newHub makes folders, keys and a port; nothing runs yet.
 func (l *lab) newHub(t *testing.T, name string) *hub {
 	t.Helper()
-	ctx := within(t, time.Minute)
+	ctx := within(t, 2*time.Minute)
 	h := &hub{lab: l, dir: filepath.Join(l.dir, name)}
 	h.certs = filepath.Join(h.dir, "agent")
 	must(t, os.Mkdir(h.dir, 0o700))
@@ -78,7 +78,7 @@ func (l *lab) startHub(t *testing.T, name string) *hub {
 // about a millisecond.
 func (h *hub) awaitListening(t *testing.T) time.Time {
 	t.Helper()
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
 	for {
@@ -132,6 +132,7 @@ func (h *hub) startAgent(t *testing.T, name string) *testbed.Process {
 			"--hub", h.port.Addr(), "--hub-ca", filepath.Join(h.certs, "ca.crt"),
 			"--cert", filepath.Join(h.certs, "tls.crt"), "--key", filepath.Join(h.certs, "tls.key"),
 			"--kubeconfig", h.lab.agentKubeconfig, "--dns-server", testbed.DNSAddress.String(),
+			"--drain-timeout", "1m", // far more than tests have it drain
 			"--allow-service", "default/target",
 			"--allow-address", testbed.InsideAddress.String() + ":*",
 			"--allow-address", absentHost + ":*",
@@ -147,7 +148,7 @@ func (h *hub) startAgent(t *testing.T, name string) *testbed.Process {
 // was begun.
 func (h *hub) awaitAgents(t *testing.T, n int) {
 	t.Helper()
-	err := testbed.Poll(within(t, 20*time.Second), fmt.Sprintf("%d agents", n), func(context.Context) error {
+	err := testbed.Poll(within(t, time.Minute), fmt.Sprintf("%d agents", n), func(context.Context) error {
 		text, err := os.ReadFile(filepath.Join(h.dir, "hub.log"))
 		if err != nil {
 			return err
@@ -163,7 +164,7 @@ func (h *hub) awaitAgents(t *testing.T, n int) {
 // awaitServing waits until a request through the tunnel succeeds.
 func (h *hub) awaitServing(t *testing.T, c *caller) {
 	t.Helper()
-	must(t, testbed.Poll(within(t, 20*time.Second), "a request through the tunnel", func(ctx context.Context) error {
+	must(t, testbed.Poll(within(t, time.Minute), "a request through the tunnel", func(ctx context.Context) error {
 		a, err := c.get(ctx, versionPath)
 		return errors.Join(err, a.wantOK())
 	}))

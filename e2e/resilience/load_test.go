@@ -25,17 +25,26 @@ func (l latencies) String() string {
 		l.median.Round(10*time.Microsecond), l.p99.Round(10*time.Microsecond), l.max.Round(10*time.Microsecond))
 }
 
+// requestTime bounds a request: far less than a stall lasts, and more than a machine stands
+// still for.
+const requestTime = 20 * time.Second
+
 // measure makes one request after the other for d. A request that fails, or takes
-// more than five seconds, ends it with an error.
+// more than requestTime, ends it with an error.
 func measure(ctx context.Context, d time.Duration, request func(context.Context) error) (latencies, error) {
 	end := time.NewTimer(d)
 	defer end.Stop()
+	return measureUntil(ctx, end.C, request)
+}
+
+// measureUntil is measure until end is ready or closed.
+func measureUntil(ctx context.Context, end <-chan time.Time, request func(context.Context) error) (latencies, error) {
 	ticker := time.NewTicker(loadInterval)
 	defer ticker.Stop()
 	var took []time.Duration
 	for {
 		started := time.Now()
-		one, cancel := context.WithTimeout(ctx, 5*time.Second)
+		one, cancel := context.WithTimeout(ctx, requestTime)
 		err := request(one)
 		cancel()
 		if err != nil {
@@ -43,7 +52,7 @@ func measure(ctx context.Context, d time.Duration, request func(context.Context)
 		}
 		took = append(took, time.Since(started))
 		select {
-		case <-end.C:
+		case <-end:
 			slices.Sort(took)
 			at := func(p float64) time.Duration { return took[int(p*float64(len(took)-1))] }
 			return latencies{len(took), at(0.5), at(0.99), at(1)}, nil

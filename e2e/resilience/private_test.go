@@ -63,7 +63,7 @@ func testPrivateNetwork(t *testing.T, l *lab) {
 
 	t.Run("P1,D1,S1: plain kubectl reaches that API server through the hub", func(t *testing.T) {
 		kubectl := h.kubectl(t)
-		ctx := within(t, 30*time.Second)
+		ctx := within(t, 2*time.Minute)
 		out, err := kubectl.Run(ctx, "get", "configmap", "first", "-o", "name")
 		if err != nil || strings.TrimSpace(out) != "configmap/first" {
 			t.Errorf("kubectl get configmap = %q, %v", out, err)

@@ -17,7 +17,7 @@ func testReplicas(t *testing.T, l *lab) {
 	h.awaitAgents(t, 2)
 
 	t.Run("K1,K2: with two agents no request fails while one after the other is killed", func(t *testing.T) {
-		ctx, stop := context.WithCancel(within(t, 60*time.Second))
+		ctx, stop := context.WithCancel(within(t, 4*time.Minute))
 		defer stop()
 		loops := make([]*requestLoop, 4)
 		var running sync.WaitGroup

@@ -65,6 +65,9 @@ type growth struct {
 // stalls are all variants, at the same time.
 type stalls struct {
 	all []*stall
+	// control has a hub and an agent like the others, and no session that stalls: by how
+	// much its requests get slower meanwhile is the machine's doing.
+	control *stall
 	// heap is the live heap of the test's process, which embeds a hub: before,
 	// and after ten seconds.
 	heapBefore, heapWhile uint64
@@ -80,7 +83,7 @@ func startStalls(t *testing.T, l *lab) *stalls {
 		l.webStall(t, "N1: an HTTP/2 answer that its client never reads, beside others on its connection", "stall-http2", true, 0),
 		l.webStall(t, "N1: an answer whose client reads fast, so that windows have grown, and then stops", "stall-grown", false, stallBytes),
 		l.uploadStall(t),
-	}}
+	}, control: l.control(t)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() {
@@ -88,6 +91,8 @@ func startStalls(t *testing.T, l *lab) *stalls {
 		running.Wait()
 	})
 	s.heapBefore = liveHeap()
+	over := make(chan time.Time)
+	running.Go(func() { s.control.measureOnly(ctx, over) })
 	for _, one := range s.all {
 		one.measured, one.ended = make(chan struct{}), make(chan struct{})
 		running.Go(func() { one.run(ctx) })
@@ -98,6 +103,8 @@ func startStalls(t *testing.T, l *lab) *stalls {
 		case <-one.ended: // with an error
 		}
 	}
+	close(over)
+	<-s.control.ended
 	s.heapWhile = liveHeap()
 	return s
 }
@@ -328,6 +335,10 @@ func (s *stall) readRest(client io.Reader, offset int64) error {
 // check waits for the end of the minute and judges.
 func (s *stalls) check(t *testing.T) {
 	t.Helper()
+	must(t, s.control.err)
+	medians, p99s := slower(s.control.before.median, s.control.while.median), slower(s.control.before.p99, s.control.while.p99)
+	t.Logf("without a stall, before: %v", s.control.before)
+	t.Logf("without a stall, during: %v", s.control.while)
 	for _, one := range s.all {
 		t.Run(one.name, func(t *testing.T) {
 			<-one.ended
@@ -336,11 +347,11 @@ func (s *stalls) check(t *testing.T) {
 			t.Logf("others during: %v", one.while)
 			// A session that waits for the stalled one waits for a minute; a tunnel
 			// whose buffers are full of it waits likewise. The allowance is for a
-			// busy machine.
-			if limit := 3*one.before.median + 5*time.Millisecond; one.while.median > limit {
+			// busy machine, which may have become as much slower as the control tells.
+			if limit := time.Duration(3*medians*float64(one.before.median)) + 5*time.Millisecond; one.while.median > limit {
 				t.Errorf("the median of the other sessions rose from %v to %v, limit %v", one.before.median, one.while.median, limit)
 			}
-			if limit := 5*one.before.p99 + 100*time.Millisecond; one.while.p99 > limit {
+			if limit := time.Duration(5*p99s*float64(one.before.p99)) + 100*time.Millisecond; one.while.p99 > limit {
 				t.Errorf("the 99th percentile of the other sessions rose from %v to %v, limit %v", one.before.p99, one.while.p99, limit)
 			}
 			for _, m := range one.memory {

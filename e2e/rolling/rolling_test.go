@@ -37,7 +37,7 @@ func TestRollingRestart(t *testing.T) {
 func (w *world) run(t *testing.T, name string, held bool, restarts int) summary {
 	t.Helper()
 	h := w.newHub(t, name, held)
-	ctx := within(t, 6*time.Minute)
+	ctx := within(t, 8*time.Minute)
 	l := startLoops(ctx, h.kubectl, readers, watchers)
 	begun := time.Now()
 	err := l.after(ctx, begun)

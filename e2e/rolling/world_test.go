@@ -74,7 +74,7 @@ type world struct {
 
 func startWorld(t *testing.T) *world {
 	t.Helper()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 4*time.Minute)
 	servers, err := testbed.ServerBinaries(ctx, t.Output())
 	must(t, err)
 	bin := binDir(testbed.Dir())
@@ -108,7 +108,7 @@ type hub struct {
 // newHub starts a hub and its agent, and waits until requests pass.
 func (w *world) newHub(t *testing.T, name string, held bool) *hub {
 	t.Helper()
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	h := &hub{w: w, dir: filepath.Join(w.dir, name)}
 	must(t, os.Mkdir(h.dir, 0o700))
 	certs := filepath.Join(h.dir, "agent")
@@ -212,14 +212,14 @@ func (h *hub) restart(t *testing.T) (drained, started time.Duration) {
 	select {
 	case err := <-h.done:
 		must(t, err)
-	case <-time.After(drainTimeout + 20*time.Second):
+	case <-time.After(drainTimeout + time.Minute):
 		t.Fatal("the hub does not end")
 	}
 	ended := time.Now()
 	h.start(t)
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	late := time.After(20 * time.Second)
+	late := time.After(time.Minute)
 	for h.count(t, "hub is serving") == starts {
 		select {
 		case <-ticker.C:

@@ -10,7 +10,7 @@ import (
 )
 
 func TestTwoClusters(t *testing.T) {
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 6*time.Minute)
 	bed := startBed(ctx, t)
 	started := time.Now()
 	clusters, err := bed.StartClusters(ctx,

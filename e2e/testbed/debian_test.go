@@ -7,7 +7,7 @@ import (
 )
 
 func TestSSHD(t *testing.T) {
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 4*time.Minute)
 	tools, err := OpenSSH(ctx, t.Output())
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func TestSSHD(t *testing.T) {
 }
 
 func TestPostgres(t *testing.T) {
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 4*time.Minute)
 	tools, err := PostgreSQL(ctx, t.Output())
 	if err != nil {
 		t.Fatal(err)

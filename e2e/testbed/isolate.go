@@ -48,6 +48,7 @@ func Isolate(prepare func(ctx context.Context, dir string) error) {
 			fmt.Fprintln(os.Stderr, "testbed: isolate:", err)
 			os.Exit(1)
 		}
+		look(time.Now()) // see HeldUp
 		return
 	}
 	code, err := runIsolated(prepare)

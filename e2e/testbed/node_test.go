@@ -61,7 +61,7 @@ func check(t *testing.T, err error) {
 }
 
 func testNode(t *testing.T, network *Namespace) {
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 6*time.Minute)
 	bed := startBed(ctx, t)
 	cluster, err := bed.StartCluster(ctx, ClusterConfig{Name: "managed", Namespace: network})
 	check(t, err)
@@ -79,7 +79,7 @@ func testNode(t *testing.T, network *Namespace) {
 	}
 
 	t.Run("the node is Ready and has a lease", func(t *testing.T) {
-		_, err := cluster.Kubectl(ctx, "wait", "--for=condition=Ready", "node/worker", "--timeout=10s")
+		_, err := cluster.Kubectl(ctx, "wait", "--for=condition=Ready", "node/worker", "--timeout=60s")
 		check(t, err)
 		want(t, "worker", "-n", "kube-node-lease", "get", "lease", "worker", "-o", "jsonpath={.spec.holderIdentity}")
 	})
@@ -180,7 +180,7 @@ func testNode(t *testing.T, network *Namespace) {
 
 // testTerminal changes the size of a window and asks the shell in it.
 func testTerminal(t *testing.T, cluster *Cluster, args ...string) {
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, 2*time.Minute)
 	terminal, err := cluster.Admin().Terminal(ctx, 31, 97, nil, args...)
 	check(t, err)
 	for _, size := range [][2]uint16{{31, 97}, {44, 133}} {

@@ -13,7 +13,7 @@ import (
 )
 
 func TestPrivateNetwork(t *testing.T) {
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 6*time.Minute)
 	private, err := NewPrivateNetwork()
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ spec:
 `, clusterIP)); err != nil {
 			t.Fatal(err)
 		}
-		err := Poll(within(t, 10*time.Second), "the name of the service", func(ctx context.Context) error {
+		err := Poll(within(t, 30*time.Second), "the name of the service", func(ctx context.Context) error {
 			got, err := cluster.Resolver().LookupNetIP(ctx, "ip4", "web.default.svc.cluster.local")
 			if err == nil && !slices.Contains(got, clusterIP) {
 				err = fmt.Errorf("resolves to %v, want %s", got, clusterIP)

@@ -15,7 +15,7 @@ import (
 )
 
 // stopGrace is how long Stop waits after SIGTERM before it sends SIGKILL.
-const stopGrace = 10 * time.Second
+const stopGrace = 20 * time.Second
 
 // ProcessConfig says how to run one server.
 type ProcessConfig struct {
@@ -155,7 +155,7 @@ func (r *run) signal(s syscall.Signal) error {
 }
 
 // Stop asks the process to end with SIGTERM and waits for it. A process that is
-// still there after ten seconds, or when ctx ends, is killed and reported as an
+// still there after twenty seconds, or when ctx ends, is killed and reported as an
 // error. Stopping an ended process does nothing.
 func (p *Process) Stop(ctx context.Context) error {
 	p.mu.Lock()

@@ -27,7 +27,7 @@ func ask(ctx context.Context, s *Squid, dial func(context.Context, string, strin
 	if basic != "" {
 		head += "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(basic)) + "\r\n"
 	}
-	if err := errors.Join(conn.SetDeadline(time.Now().Add(5*time.Second)), func() error { _, err := io.WriteString(conn, head+"\r\n"); return err }()); err != nil {
+	if err := errors.Join(conn.SetDeadline(time.Now().Add(20*time.Second)), func() error { _, err := io.WriteString(conn, head+"\r\n"); return err }()); err != nil {
 		return 0, "", err
 	}
 	r := bufio.NewReader(conn)
@@ -60,7 +60,7 @@ func greetAll(ln net.Listener, ended chan<- error) {
 }
 
 func TestSquid(t *testing.T) {
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, 2*time.Minute)
 	dir := t.TempDir()
 	var listeners []net.Listener
 	ended := make(chan error, 2)

@@ -25,7 +25,7 @@ func runInside(ctx context.Context, name string, args ...string) (out string, er
 // TestServiceAccount runs a hub beside the API server that judges the tokens.
 func TestServiceAccount(t *testing.T) {
 	t.Parallel() // beside TestRenewal
-	ctx := within(t, 40*time.Second)
+	ctx := within(t, 3*time.Minute)
 	reviewer, err := the.managed.ReviewerKubeconfig(ctx)
 	must(t, err)
 	token, err := tokenOf(reviewer)

@@ -85,7 +85,7 @@ func logLines(t *testing.T, log string, parts ...string) []string {
 
 // lineTime bounds the wait for a line, so that one that is missing leaves time for
 // the rest of the test.
-const lineTime = 10 * time.Second
+const lineTime = 30 * time.Second
 
 // awaitLine waits until a log has a line with all the parts behind the first
 // skipped lines, and returns the first such line.

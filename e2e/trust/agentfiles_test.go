@@ -38,7 +38,7 @@ func httpText(ctx context.Context, url string) (string, error) {
 // TestAgentFiles is about an agent whose certificate is made elsewhere.
 func TestAgentFiles(t *testing.T) {
 	t.Parallel() // beside TestRenewal
-	ctx := within(t, 40*time.Second)
+	ctx := within(t, 3*time.Minute)
 	h := startHub(ctx, t, "files", hubConfig{})
 	signer, err := h.authorityOf("agents")
 	must(t, err)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func namespaces(ctx context.Context, t *testing.T, k testbed.Kubectl) {
 // TestJoin is in order: the second part closes the private network.
 func TestJoin(t *testing.T) {
 	t.Parallel() // beside TestRenewal
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 4*time.Minute)
 	var h *hub
 	t.Run("K6,O6: from nothing to kubectl get ns through the hub in three pasted commands", func(t *testing.T) {
 		started := time.Now()
@@ -128,12 +129,16 @@ func TestJoin(t *testing.T) {
 		namespaces(ctx, t, h.kubectl(t, "edge-2"))
 		t.Logf("behind squid, from the token to kubectl get ns: %v", time.Since(started).Round(time.Millisecond))
 
-		must(t, h.process.Restart(ctx))
-		back := time.Now()
-		h.await(ctx, t, "edge-2")
-		took := time.Since(back)
-		t.Logf("the agent is back %v after the hub", took.Round(time.Millisecond))
-		if err := testbed.InTime(ctx, bin("culvert"), took, 2*time.Second); err != nil {
+		var returns []time.Duration // of which a busy machine may hold up a single one
+		for range 3 {
+			must(t, h.process.Restart(ctx))
+			back := time.Now()
+			h.await(ctx, t, "edge-2")
+			returns = append(returns, time.Since(back).Round(time.Millisecond))
+		}
+		t.Logf("the agent is back %v after the hub", returns)
+		slices.Sort(returns)
+		if err := testbed.InTime(ctx, bin("culvert"), returns[len(returns)/2], 2*time.Second); err != nil {
 			t.Errorf("the agent's return: %v", err)
 		}
 
@@ -177,7 +182,7 @@ func closedPort(t *testing.T) string {
 
 func TestProxy(t *testing.T) {
 	t.Parallel() // beside TestRenewal
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 4*time.Minute)
 	h := the.hub
 	dir := h.enrol(ctx, t, "proxied")
 	hubAddr := netip.MustParseAddrPort(h.addr())

@@ -12,7 +12,7 @@ import (
 
 func TestTokensAreUsedOnce(t *testing.T) {
 	t.Parallel() // beside TestRenewal
-	ctx := within(t, 40*time.Second)
+	ctx := within(t, 3*time.Minute)
 	h := startHub(ctx, t, "once", hubConfig{})
 	request := func(t *testing.T, token string) *culvertv1.EnrollRequest {
 		t.Helper()

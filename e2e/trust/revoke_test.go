@@ -15,7 +15,7 @@ import (
 )
 
 func TestRevocation(t *testing.T) {
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	h := startHub(ctx, t, "revoke", hubConfig{})
 	agent := h.join(ctx, t, "edge")
 	h.join(ctx, t, "bystander")

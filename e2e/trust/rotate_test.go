@@ -9,7 +9,7 @@ import (
 
 func TestRotationWhileAway(t *testing.T) {
 	t.Parallel() // beside TestRenewal
-	ctx := within(t, 40*time.Second)
+	ctx := within(t, 3*time.Minute)
 	h := startHub(ctx, t, "away", hubConfig{})
 	first := h.roots()
 	agent := h.join(ctx, t, "edge")

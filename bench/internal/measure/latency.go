@@ -90,7 +90,10 @@ func besideStalls(ctx context.Context, at *Place, n int) (r stalls, err error) {
 	}
 	defer func() { err = errors.Join(err, fresh.Subject.Close()) }()
 	s := fresh.Subject
-	if r.alone, err = s.Dial.PingPong(ctx, 1, fresh.window()); err != nil {
+	if r.alone, err = s.Dial.PingPong(ctx, 1, fresh.window()); err == nil {
+		_, err = r.alone.Micros(0.50) // what has no time alone cannot be held against that
+	}
+	if err != nil {
 		return r, err
 	}
 	before, err := s.Resident(ctx, at.Scale.Settle)
@@ -129,11 +132,7 @@ func stallTrial() Trial {
 			if err != nil {
 				return nil, err
 			}
-			samples := []Sample{{rate, r.beside.Rate()}, {growth, r.grown}}
-			if r.alone.Rate() > 0 {
-				samples = append(samples, Sample{share, r.beside.Rate() / r.alone.Rate()})
-			}
-			return samples, nil
+			return []Sample{{rate, r.beside.Rate()}, {growth, r.grown}, {share, r.beside.Rate() / r.alone.Rate()}}, nil
 		},
 	}
 }

@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// stopGrace is how long a child may take to end once it is told to.
-const stopGrace = 3 * time.Second
+// stopGrace is how long a child may take to end once it is told to, also on a machine that
+// stands still for a moment: one that is killed has not written what it had to.
+const stopGrace = 15 * time.Second
 
 // Spec says what to run.
 type Spec struct {
