@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"sync"
@@ -164,9 +165,7 @@ func (s *Session) abort(e *Error) {
 	if s.state == stateDone {
 		return
 	}
-	if s.err == nil {
-		s.err = e
-	}
+	s.err = cmp.Or(s.err, s.failure, e)
 	s.dropQueued()
 	s.lowerLimit(s.recvOff)
 	s.remove()
@@ -320,8 +319,8 @@ func (s *Session) Reset(code wire.Code, hop wire.Hop, message string) {
 
 // Fail is Reset behind what was written: the peer gets that first, and then its Read fails
 // with code and message. What has not been read is discarded, the peer is told to stop,
-// and nothing more can be written. It does not wait; what the peer has not taken after
-// ten seconds is lost.
+// and this side's Read and Write fail with that from now on. It does not wait; what the
+// peer has not taken after ten seconds is lost.
 func (s *Session) Fail(code wire.Code, hop wire.Hop, message string) {
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
@@ -348,10 +347,14 @@ const failTime = 10 * time.Second
 func (s *Session) Err() error {
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
-	if s.err == nil {
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.failure != nil:
+		return s.failure
+	default:
 		return nil
 	}
-	return s.err
 }
 
 // SetDeadline implements [net.Conn].
