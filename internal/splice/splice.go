@@ -23,9 +23,10 @@ type Conn interface {
 }
 
 // muxed is a session, or a client's connection, which has one: its peer can be told that
-// nobody reads, and why it ends.
+// nobody reads, and why it ends, and it knows its own failure.
 type muxed interface {
 	CloseRead() error
+	Err() error
 	Fail(code wire.Code, hop wire.Hop, message string)
 	Reset(code wire.Code, hop wire.Hop, message string)
 }
@@ -69,7 +70,7 @@ type Result struct {
 // read to its own end what is still on its way there, as after the close of a TCP
 // connection; it has lingerTime for that after the last of it, and is reset then.
 func Join(a, b Conn, hop wire.Hop) Result {
-	j := &joint{hop: hop}
+	j := &joint{hop: hop, told: make(chan struct{})}
 	var r Result
 	var errA, errB error
 	var running sync.WaitGroup
@@ -120,6 +121,7 @@ const lingerTime = 5 * time.Second
 type joint struct {
 	hop   wire.Hop
 	reset sync.Once
+	told  chan struct{} // closed once a direction has said how it ended
 
 	mu         sync.Mutex  // guards what follows
 	over       bool        // one direction is
@@ -152,36 +154,45 @@ func (j *joint) half(dst, src Conn, done func(int64, error)) {
 
 // end passes on how a direction ended, and returns what was wrong with it.
 func (j *joint) end(dst, src Conn, err error) error {
+	writing := false
 	if err == nil {
 		err = j.failureOf(src)
+	} else {
+		writing = ofWriting(src, err)
+	}
+	if err == nil {
+		// A peer that has gone away needs no half-close.
+		err, writing = ignoreClosed(dst.CloseWrite()), true
 	}
 	switch {
 	case err == nil:
-		// A peer that has gone away needs no half-close.
-		return ignoreClosed(dst.CloseWrite())
+		return nil
 	case errors.Is(err, syscall.EPIPE):
 		// The reader at dst went away; the other direction may go on.
 		j.stop(src)
 		return nil
 	case errors.Is(err, net.ErrClosed):
 		return nil // the other direction failed and said so
-	case ofWriting(src, err) && j.leave(dst, src, err):
+	case writing && j.leave(dst, src, err):
 		// What dst has sent before is still to be read: the other direction ends with
 		// the failure of its own.
 		j.stop(src)
 		return nil
+	case writing:
+		return j.abort(src, dst, err)
 	default:
-		j.abort(dst, src, err)
-		return err
+		return j.abort(dst, src, err)
 	}
 }
 
-// abort ends both sides for a failure of src, once.
-func (j *joint) abort(dst, src Conn, err error) {
+// abort ends both sides for a failure of src, and returns it; nil where that was done.
+func (j *joint) abort(dst, src Conn, err error) (first error) {
 	j.reset.Do(func() {
 		abort(dst, j.hop, err, muxed.Fail)
 		abort(src, j.hop, err, muxed.Reset)
+		first = err
 	})
+	return first
 }
 
 // ofWriting tells whether what came from src ended because of its destination.
@@ -193,10 +204,8 @@ func ofWriting(src Conn, err error) bool {
 	if !errors.As(err, &broken) {
 		return false
 	}
-	if s, ok := src.(*mux.Session); ok {
-		return !errors.Is(err, s.Err())
-	}
-	return muxedIn(src) == nil
+	m := muxedIn(src)
+	return m == nil || !errors.Is(err, m.Err())
 }
 
 // leave leaves the end to the other direction, for lingerTime at most. It reports false
@@ -208,13 +217,25 @@ func (j *joint) leave(dst, src Conn, err error) bool {
 		return false
 	}
 	j.failed, j.failure = dst, err
-	j.late = time.AfterFunc(lingerTime, func() { j.abort(src, dst, err) })
+	j.late = time.AfterFunc(lingerTime, func() { _ = j.abort(src, dst, err) }) // finish returns it
+	close(j.told)
 	return true
 }
 
+// tellTime is how long a write to a socket that is gone may take to tell of it.
+const tellTime = time.Second
+
 // failureOf returns what failed at src, whose end would look orderly without it: a
-// socket tells an error once.
+// socket tells an error once, and a write that got it may be about to say so.
 func (j *joint) failureOf(src Conn) error {
+	if isGone(src) {
+		late := time.NewTimer(tellTime)
+		defer late.Stop()
+		select {
+		case <-j.told:
+		case <-late.C: // both sides had ended, and in order
+		}
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.failed != src {
@@ -258,6 +279,9 @@ func (j *joint) discard(src Conn) {
 func (j *joint) oneIsOver() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if !j.over && j.failed == nil {
+		close(j.told)
+	}
 	j.over = true
 	if j.discarding != nil {
 		j.setEnd()
