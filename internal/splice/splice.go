@@ -4,6 +4,7 @@ package splice
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -297,13 +298,17 @@ func (j *joint) setEnd() {
 	_ = j.discarding.SetReadDeadline(end) // fails where reading fails, too
 }
 
+// Fail ends a connection for err so that its peer does not take the end for a clean one,
+// as Join does with the other side of one that failed.
+func Fail(c net.Conn, hop wire.Hop, err error) { abort(c, hop, err, muxed.Fail) }
+
 // abort ends a connection so that its peer does not take the end for a clean
 // one, a session by end.
-func abort(c Conn, hop wire.Hop, err error, end func(m muxed, code wire.Code, hop wire.Hop, message string)) {
+func abort(c net.Conn, hop wire.Hop, err error, end func(m muxed, code wire.Code, hop wire.Hop, message string)) {
 	if m := muxedIn(c); m != nil {
 		end(m, codeOf(err), hop, err.Error())
 	}
-	for below := net.Conn(c); below != nil; {
+	for below := c; below != nil; {
 		if tcp, ok := below.(interface{ SetLinger(seconds int) error }); ok {
 			_ = tcp.SetLinger(0) // fails on a closed connection only
 			_ = below.Close()    // without the close_notify of TLS, which is an orderly end
@@ -324,6 +329,8 @@ func codeOf(err error) wire.Code {
 		return e.Code
 	case errors.Is(err, syscall.ECONNRESET):
 		return wire.CodeConnectionReset
+	case errors.Is(err, context.Canceled):
+		return wire.CodeCanceled
 	default:
 		return wire.CodeInternal
 	}
