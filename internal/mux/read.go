@@ -57,7 +57,7 @@ func (s *Session) readState() (ready bool, err error) {
 		return false, net.ErrClosed
 	case s.readUntil.over():
 		return false, os.ErrDeadlineExceeded
-	case s.failure != nil: // whose end here must not look orderly either
+	case s.cutOff: // must not look orderly here either
 		s.dropCurrent()
 		return false, s.failure
 	case s.readClosed:

@@ -81,6 +81,7 @@ type Session struct {
 	lastRecv   time.Time
 	finRecv    bool
 	readClosed bool
+	cutOff     bool // by failure: the reader has missed something
 	readUntil  deadline
 
 	// what is due in the credits list
@@ -334,6 +335,7 @@ func (s *Session) Fail(code wire.Code, hop wire.Hop, message string) {
 	}
 	s.failure = e
 	s.failed = time.AfterFunc(failTime, func() { s.Reset(code, hop, message) })
+	s.cutOff = !s.readClosed && (!s.finRecv || s.readOff < s.recvOff) // else its reader has the end
 	s.closeWrite()
 	s.closeRead()
 	s.wakeReaders()
