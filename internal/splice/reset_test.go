@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http/httptest"
+	"syscall"
 	"testing"
 	"time"
 
@@ -94,5 +95,31 @@ func awaitStop(t *testing.T, s *mux.Session) {
 			return
 		}
 		<-ticks.C
+	}
+}
+
+// TestAnswerToASlowClient is about a client that takes slowly what was said before a reset.
+func TestAnswerToASlowClient(t *testing.T) {
+	client, near := tcpPair(t)
+	if err := errors.Join(client.SetReadBuffer(64<<10), near.SetWriteBuffer(256<<10)); err != nil {
+		t.Fatal(err)
+	}
+	far, session := muxtest.New(t).Open(t)
+	result := make(chan splice.Result, 1)
+	go func() { result <- splice.Join(near, session, wire.HopClient) }()
+	answer := make([]byte, 300<<10)
+	if _, err := far.Write(answer); err != nil {
+		t.Fatal(err)
+	}
+	far.Fail(wire.CodeConnectionReset, wire.HopTarget, "reset by peer")
+	ended := make(chan struct{})
+	session.AfterEnd(func(mux.SessionStats, error) { close(ended) })
+	<-ended
+	got, err := io.ReadAll(client)
+	if len(got) != len(answer) || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client got %d of %d bytes, and %v", len(got), len(answer), err)
+	}
+	if r := <-result; r.Err == nil {
+		t.Error("the splice says nothing of it")
 	}
 }

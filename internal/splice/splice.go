@@ -65,7 +65,7 @@ type Result struct {
 // The end of a direction is passed on as a half-close. When a side fails, the
 // other gets what came from it until then and is reset: a [*mux.Session] with hop and the
 // reason, a TCP connection with RST, also those that are below others with a method
-// NetConn.
+// NetConn. On Linux what is still in the socket goes out before, within lingerTime.
 //
 // When nobody reads one side any more, what the other sends is discarded, so that it can
 // read to its own end what is still on its way there, as after the close of a TCP
@@ -189,11 +189,34 @@ func (j *joint) end(dst, src Conn, err error) error {
 // abort ends both sides for a failure of src, and returns it; nil where that was done.
 func (j *joint) abort(dst, src Conn, err error) (first error) {
 	j.reset.Do(func() {
-		abort(dst, j.hop, err, muxed.Fail)
 		abort(src, j.hop, err, muxed.Reset)
+		settle(dst)
+		abort(dst, j.hop, err, muxed.Fail)
 		first = err
 	})
 	return first
+}
+
+// settleLook is how often settle looks.
+const settleLook = 5 * time.Millisecond
+
+// settle waits, for lingerTime at most, until the peer of a socket has what was written: a
+// reset would destroy what is still in the socket.
+func settle(c net.Conn) {
+	socket := socketIn(c)
+	if socket == nil || unsent(socket) == 0 {
+		return
+	}
+	look, late := time.NewTicker(settleLook), time.NewTimer(lingerTime)
+	defer look.Stop()
+	defer late.Stop()
+	for unsent(socket) > 0 {
+		select {
+		case <-look.C:
+		case <-late.C:
+			return
+		}
+	}
 }
 
 // ofWriting tells whether what came from src ended because of its destination.

@@ -53,7 +53,7 @@ func TestWhoFailed(t *testing.T) {
 	pair := muxtest.New(t, func(dialler, _ *mux.Config) { dialler.InitialWindow, dialler.MinWindow = 16<<10, 16<<10 })
 	client, near := pair.Open(t)
 	socket, _ := socketPair(t)
-	answer := make([]byte, 100<<10) // more than there is credit for
+	answer := make([]byte, 30<<10) // more than there is credit for, and no more than a queue takes
 	if _, err := near.Write(answer); err != nil {
 		t.Fatal(err)
 	}
