@@ -283,6 +283,17 @@ func (e *early) Close() error {
 	return nil
 }
 
+// Err returns why the connection failed, nil where it did not.
+func (e *early) Err() error {
+	if !isClosed(e.started) {
+		return nil
+	}
+	if e.err != nil {
+		return e.err
+	}
+	return e.session.Err()
+}
+
 // Fail ends the connection behind what was written, so that the target does not take it
 // for an orderly end.
 func (e *early) Fail(code wire.Code, hop wire.Hop, message string) {

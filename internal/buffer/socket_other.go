@@ -18,4 +18,4 @@ func NewSocket(net.Conn) *Socket { return nil }
 func (*Socket) Read(int) (*[]byte, error) { return nil, errors.ErrUnsupported }
 
 // TryWrite is for a Socket that NewSocket made, and there is none.
-func (*Socket) TryWrite([]byte) int { return 0 }
+func (*Socket) TryWrite([]byte) (int, error) { return 0, errors.ErrUnsupported }

@@ -26,6 +26,7 @@ type Socket struct {
 	put     func(fd uintptr) bool // made once, too
 	out     []byte
 	written int
+	failed  error
 }
 
 // NewSocket returns nil for a connection without a file descriptor that can be
@@ -45,24 +46,28 @@ func NewSocket(c net.Conn) *Socket {
 }
 
 // TryWrite writes as much of p as the connection takes at once, and returns how
-// much that was. It never waits, and says nothing of errors: Write of the
-// connection, which the caller uses for the rest, meets them again.
-func (s *Socket) TryWrite(p []byte) int {
-	s.out, s.written = p, 0
+// much that was. It never waits. An error of the socket is told, since the socket does so
+// once; of those of the connection itself, as after Close, Write of the connection tells,
+// which the caller uses for the rest.
+func (s *Socket) TryWrite(p []byte) (int, error) {
+	s.out, s.written, s.failed = p, 0, nil
 	err := s.raw.Write(s.put)
 	s.out = nil
 	if err != nil {
-		return 0
+		return 0, nil
 	}
-	return s.written
+	return s.written, s.failed
 }
 
 // putInto writes to a descriptor that does not block. It always reports true, so
 // that nobody waits.
 func (s *Socket) putInto(fd uintptr) bool {
 	n, err := syscall.Write(int(fd), s.out)
-	if err == nil {
+	switch {
+	case err == nil:
 		s.written = n
+	case !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR):
+		s.failed = s.opError("write", err)
 	}
 	return true
 }
@@ -99,8 +104,13 @@ func (s *Socket) fillFrom(fd uintptr) bool {
 	case err == nil:
 		s.err = io.EOF
 	default:
-		local, remote := s.conn.LocalAddr(), s.conn.RemoteAddr()
-		s.err = &net.OpError{Op: "read", Net: remote.Network(), Source: local, Addr: remote, Err: os.NewSyscallError("read", err)}
+		s.err = s.opError("read", err)
 	}
 	return true
+}
+
+// opError is what the connection's own call would say.
+func (s *Socket) opError(op string, err error) error {
+	local, remote := s.conn.LocalAddr(), s.conn.RemoteAddr()
+	return &net.OpError{Op: op, Net: remote.Network(), Source: local, Addr: remote, Err: os.NewSyscallError(op, err)}
 }

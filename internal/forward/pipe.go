@@ -10,12 +10,14 @@ import (
 	"syscall"
 
 	"github.com/culvertdev/culvert/internal/splice"
+	"github.com/culvertdev/culvert/internal/wire"
 )
 
 // Pipe carries in to remote and remote to out, each until it ends: the end of in closes
 // the sending half of remote, and the end of remote closes out. It returns once both have
 // ended or, with untilPeer, once remote has; an error of either, and the end of ctx, end
-// both at once, but what remote sent before it failed still goes to out. It closes remote.
+// both at once, but what remote sent before it failed still goes to out. It closes remote,
+// whose peer does not take such an end for an orderly one.
 //
 // A Read of in that blocks is not waited for: that goroutine ends with the Read.
 func Pipe(ctx context.Context, remote net.Conn, in io.Reader, out io.WriteCloser, untilPeer bool) error {
@@ -27,7 +29,11 @@ func Pipe(ctx context.Context, remote net.Conn, in io.Reader, out io.WriteCloser
 	go send(conn, in, sent)
 	go receive(out, conn, received)
 	err := await(ctx, sent, received, untilPeer)
-	if closed := conn.Close(); err == nil && !errors.Is(closed, net.ErrClosed) {
+	if err != nil {
+		splice.Fail(conn, wire.HopClient, err)
+		return err
+	}
+	if closed := conn.Close(); !errors.Is(closed, net.ErrClosed) {
 		err = closed
 	}
 	return err

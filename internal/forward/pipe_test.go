@@ -125,14 +125,38 @@ func TestPipe(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("the end of the context is the end", func(t *testing.T) {
-		near, _ := ends(t)
+	t.Run("the peer of an in that fails gets a reset", func(t *testing.T) {
+		near, far := ends(t)
+		in, feed := io.Pipe()
+		done := make(chan error, 1)
+		go func() { done <- Pipe(t.Context(), near, in, new(sink), false) }()
+		if _, err := feed.Write([]byte("half of it")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(far, make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		if err := feed.CloseWithError(io.ErrNoProgress); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(far); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the peer got %v", err)
+		}
+		if err := <-done; !errors.Is(err, io.ErrNoProgress) {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("the end of the context is the end, and a reset for the peer", func(t *testing.T) {
+		near, far := ends(t)
 		in, feed := io.Pipe()
 		defer feed.Close()
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := Pipe(ctx, near, in, new(sink), false); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
+		}
+		if _, err := io.ReadAll(far); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the peer got %v", err)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -203,14 +204,13 @@ func (s *Server) carry(ctx context.Context, open Open, conn net.Conn, e Event) {
 	e.Kind = Opened
 	s.cfg.Observe(e)
 	defer context.AfterFunc(ctx, func() {
-		resetOnClose(conn)
-		_, _ = far.Close(), near.Close() // what is copied fails and says so
+		// Neither side may take it for an orderly end.
+		splice.Fail(far, wire.HopClient, context.Cause(ctx))
+		splice.Fail(near, wire.HopClient, context.Cause(ctx))
 	})()
 	r := splice.Join(near, far, wire.HopClient)
 	e.Kind, e.Sent, e.Received, e.Took = Closed, r.AToB, r.BToA, time.Since(started)
-	if e.Err = r.Err; e.Err == nil {
-		e.Err = context.Cause(ctx)
-	}
+	e.Err = cmp.Or(context.Cause(ctx), r.Err)
 	s.cfg.Observe(e)
 }
 

@@ -175,6 +175,34 @@ func TestCarry(t *testing.T) {
 	}
 }
 
+func TestStopIsAReset(t *testing.T) {
+	got := make(chan error, 1)
+	dial := target(t, func(c *net.TCPConn) {
+		_, err := io.Copy(c, struct{ io.Reader }{c})
+		got <- err
+	})
+	s := serve(t, Config{}, dial, tcpSpec())
+	conn := s.dial(t, 0)
+	if _, err := io.WriteString(conn, "half of it"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	if err := <-got; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the target: %v", err)
+	}
+	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client: %v", err)
+	}
+	if e := s.wait(t, Closed); !errors.Is(e.Err, context.Canceled) {
+		t.Errorf("event %+v", e)
+	}
+}
+
 func TestRefusedIsAReset(t *testing.T) {
 	why := errors.New("no such host")
 	s := serve(t, Config{}, func(context.Context, string, string, string) (net.Conn, error) { return nil, why }, tcpSpec())

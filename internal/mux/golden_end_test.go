@@ -22,15 +22,17 @@ type goldenEnd struct {
 	conn *mux.Session
 
 	got, taken atomic.Int64 // bytes that the reader got, and that the writer got rid of
-	// What was done to the session here; set before it is.
-	closedRead, closedWrite, closed, wasReset atomic.Bool
-	closes                                    atomic.Int32 // that succeeded
+	// What was done to the session here; set before it is. One that failed was reset, too.
+	closedRead, closedWrite, closed, wasReset, cut atomic.Bool
+	failed                                         atomic.Pointer[time.Time] // the first time
+	closes                                         atomic.Int32              // that succeeded
 
 	// Of the writer; to be read once written is closed.
 	writeErr error
 	written  chan struct{}
 	// Of the reader; to be read once read is closed.
 	readErr, misread error
+	readUntil        time.Time
 	acted, left      bool
 	read             chan struct{}
 }
@@ -90,7 +92,13 @@ func (e *goldenEnd) act(a goldenAct) {
 		}
 	case reset:
 		e.wasReset.Store(true)
+		e.cut.Store(true)
 		e.conn.Reset(e.s.code(e.side), wire.HopTarget, e.s.reason(e.side))
+	case fail:
+		now := time.Now()
+		e.wasReset.Store(true)
+		e.failed.CompareAndSwap(nil, &now)
+		e.conn.Fail(e.s.code(e.side), wire.HopTarget, e.s.reason(e.side))
 	}
 	if err != nil && (!errors.Is(err, net.ErrClosed) || !e.closed.Load()) {
 		e.s.g.errorf("%v\n  end %d: %v: %v", e.s, e.side, a, err)
@@ -177,6 +185,7 @@ func (e *goldenEnd) runReader() {
 	rng := e.rand(1)
 	e.reached()
 	e.readErr = e.readOn(rng)
+	e.readUntil = time.Now()
 	if !e.left && errors.Is(e.readErr, io.EOF) {
 		// The end stays the end.
 		if n, err := e.conn.Read(make([]byte, 8)); n != 0 || !errors.Is(err, io.EOF) && (!errors.Is(err, net.ErrClosed) || !e.closed.Load()) {
@@ -213,7 +222,7 @@ func (e *goldenEnd) readOn(rng *rand.Rand) error {
 		return io.EOF
 	case !errors.Is(err, errActed):
 		return err
-	case e.plan.then == reset:
+	case e.plan.then == reset || e.plan.then == fail:
 		e.left = true // WriteTo has dropped what the sink did not take
 		return err
 	default:

@@ -24,11 +24,12 @@ const (
 	closeWrite
 	closeBoth
 	reset
+	fail
 )
 
 // String is for the dump of a run that hangs.
 func (a goldenAct) String() string {
-	return [...]string{"go on", "close read", "close write", "close", "reset"}[a]
+	return [...]string{"go on", "close read", "close write", "close", "reset", "fail"}[a]
 }
 
 // readerHow is the way a reader takes bytes.
@@ -137,6 +138,8 @@ func newEndPlan(rng *rand.Rand, outlive bool) endPlan {
 		e.last = closeBoth
 	case n < 3:
 		e.last = reset
+	case n < 5:
+		e.last = fail
 	}
 	switch n := rng.IntN(20); {
 	case n < 4: // stops
@@ -144,11 +147,11 @@ func newEndPlan(rng *rand.Rand, outlive bool) endPlan {
 		if rng.IntN(3) == 0 {
 			e.at = 0
 		}
-		e.then = []goldenAct{goOn, goOn, closeRead, closeBoth, reset}[rng.IntN(5)]
+		e.then = []goldenAct{goOn, goOn, closeRead, closeBoth, reset, fail}[rng.IntN(6)]
 		e.outlives = outlive && rng.IntN(6) == 0
 	case n < 8: // acts in the middle
 		e.at = randomSize(rng)
-		e.then = []goldenAct{closeRead, closeBoth, reset}[rng.IntN(3)]
+		e.then = []goldenAct{closeRead, closeBoth, reset, fail}[rng.IntN(4)]
 	}
 	return e
 }

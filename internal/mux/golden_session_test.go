@@ -232,10 +232,24 @@ func (s *goldenSession) judgeReader(w, r *goldenEnd) error {
 	case errors.Is(err, net.ErrClosed) && r.closed.Load():
 		return nil
 	case s.isReset(err):
+		if got < taken && s.hadToDeliver(w, r) {
+			return fmt.Errorf("the reader got %d bytes of %d before a failure that came behind them: %w", got, taken, err)
+		}
 		return nil
 	default:
 		return fmt.Errorf("the reader got %d bytes of %d, then: %w", got, taken, err)
 	}
+}
+
+// failTime is how long a session that fails goes on to deliver.
+const failTime = 10 * time.Second
+
+// hadToDeliver tells whether r, which got an error, had to get before it all that w wrote:
+// w's failure, and nothing else, ended the session, while there was time.
+func (s *goldenSession) hadToDeliver(w, r *goldenEnd) bool {
+	failed := w.failed.Load()
+	return failed != nil && !w.cut.Load() && !r.wasReset.Load() && !r.closedRead.Load() && !r.closed.Load() &&
+		!s.outlives() && r.readUntil.Sub(*failed) < failTime
 }
 
 // judgeWriter says what is wrong with how w ended.
@@ -250,7 +264,7 @@ func (s *goldenSession) judgeWriter(w, r *goldenEnd) error {
 		return nil
 	case errors.Is(err, net.ErrClosed) && w.closed.Load():
 		return nil
-	case errors.Is(err, syscall.EPIPE) && (r.closedRead.Load() || r.closed.Load()):
+	case errors.Is(err, syscall.EPIPE) && (r.closedRead.Load() || r.closed.Load() || r.failed.Load() != nil):
 		return nil
 	case s.isReset(err):
 		return nil

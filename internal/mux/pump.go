@@ -139,11 +139,21 @@ func (p *pump) runHere() {
 	b := s.takeBurst()
 	s.link.mu.Unlock()
 	n := 0
+	var err error
 	if b.n == 1 {
-		n = p.socket.TryWrite(b.data[0])
+		n, err = p.socket.TryWrite(b.data[0])
 	}
 	p.total += int64(n)
-	if n < b.size {
+	switch {
+	case err != nil:
+		size := b.size
+		b.free()
+		s.link.mu.Lock()
+		s.consumed(size)
+		s.link.mu.Unlock()
+		go p.finish(err)
+		return
+	case n < b.size:
 		go p.runRest(b, n)
 		return
 	}

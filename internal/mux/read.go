@@ -57,6 +57,9 @@ func (s *Session) readState() (ready bool, err error) {
 		return false, net.ErrClosed
 	case s.readUntil.over():
 		return false, os.ErrDeadlineExceeded
+	case s.cutOff: // must not look orderly here either
+		s.dropCurrent()
+		return false, s.failure
 	case s.readClosed:
 		s.dropCurrent()
 		return false, io.EOF

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"sync"
@@ -80,6 +81,7 @@ type Session struct {
 	lastRecv   time.Time
 	finRecv    bool
 	readClosed bool
+	cutOff     bool // by failure: the reader has missed something
 	readUntil  deadline
 
 	// what is due in the credits list
@@ -164,9 +166,7 @@ func (s *Session) abort(e *Error) {
 	if s.state == stateDone {
 		return
 	}
-	if s.err == nil {
-		s.err = e
-	}
+	s.err = cmp.Or(s.err, s.failure, e)
 	s.dropQueued()
 	s.lowerLimit(s.recvOff)
 	s.remove()
@@ -320,8 +320,8 @@ func (s *Session) Reset(code wire.Code, hop wire.Hop, message string) {
 
 // Fail is Reset behind what was written: the peer gets that first, and then its Read fails
 // with code and message. What has not been read is discarded, the peer is told to stop,
-// and nothing more can be written. It does not wait; what the peer has not taken after
-// ten seconds is lost.
+// and this side's Read and Write fail with that from now on. It does not wait; what the
+// peer has not taken after ten seconds is lost.
 func (s *Session) Fail(code wire.Code, hop wire.Hop, message string) {
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
@@ -335,6 +335,7 @@ func (s *Session) Fail(code wire.Code, hop wire.Hop, message string) {
 	}
 	s.failure = e
 	s.failed = time.AfterFunc(failTime, func() { s.Reset(code, hop, message) })
+	s.cutOff = !s.readClosed && (!s.finRecv || s.readOff < s.recvOff) // else its reader has the end
 	s.closeWrite()
 	s.closeRead()
 	s.wakeReaders()
@@ -348,10 +349,14 @@ const failTime = 10 * time.Second
 func (s *Session) Err() error {
 	s.link.mu.Lock()
 	defer s.link.mu.Unlock()
-	if s.err == nil {
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.failure != nil:
+		return s.failure
+	default:
 		return nil
 	}
-	return s.err
 }
 
 // SetDeadline implements [net.Conn].

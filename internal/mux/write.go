@@ -251,6 +251,8 @@ func (s *Session) writeError() error {
 		return os.ErrDeadlineExceeded
 	case s.err != nil:
 		return s.err
+	case s.failure != nil:
+		return s.failure
 	case s.stopRecv:
 		return errStopped
 	case s.finQueued:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/culvertdev/culvert/internal/mux"
@@ -151,7 +152,12 @@ func startWith(ctx context.Context, l *mux.Link, req mux.Request, more []byte) (
 	if werr := s.Wait(ctx); werr != nil {
 		return nil, werr
 	}
-	return s, err
+	// A target that reads no more may have something to say, as one that refuses a request.
+	if err != nil && !errors.Is(err, syscall.EPIPE) {
+		_ = s.Close() // nobody else would
+		return nil, err
+	}
+	return s, nil
 }
 
 // Read implements [net.Conn]. It waits until the session is open.

@@ -4,6 +4,7 @@ package splice
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -23,9 +24,10 @@ type Conn interface {
 }
 
 // muxed is a session, or a client's connection, which has one: its peer can be told that
-// nobody reads, and why it ends.
+// nobody reads, and why it ends, and it knows its own failure.
 type muxed interface {
 	CloseRead() error
+	Err() error
 	Fail(code wire.Code, hop wire.Hop, message string)
 	Reset(code wire.Code, hop wire.Hop, message string)
 }
@@ -63,13 +65,13 @@ type Result struct {
 // The end of a direction is passed on as a half-close. When a side fails, the
 // other gets what came from it until then and is reset: a [*mux.Session] with hop and the
 // reason, a TCP connection with RST, also those that are below others with a method
-// NetConn.
+// NetConn. On Linux what is still in the socket goes out before, within lingerTime.
 //
 // When nobody reads one side any more, what the other sends is discarded, so that it can
 // read to its own end what is still on its way there, as after the close of a TCP
 // connection; it has lingerTime for that after the last of it, and is reset then.
 func Join(a, b Conn, hop wire.Hop) Result {
-	j := &joint{hop: hop}
+	j := &joint{hop: hop, told: make(chan struct{})}
 	var r Result
 	var errA, errB error
 	var running sync.WaitGroup
@@ -120,6 +122,7 @@ const lingerTime = 5 * time.Second
 type joint struct {
 	hop   wire.Hop
 	reset sync.Once
+	told  chan struct{} // closed once a direction has said how it ended
 
 	mu         sync.Mutex  // guards what follows
 	over       bool        // one direction is
@@ -152,36 +155,68 @@ func (j *joint) half(dst, src Conn, done func(int64, error)) {
 
 // end passes on how a direction ended, and returns what was wrong with it.
 func (j *joint) end(dst, src Conn, err error) error {
+	writing := false
 	if err == nil {
 		err = j.failureOf(src)
+	} else {
+		writing = ofWriting(src, err)
+	}
+	if err == nil {
+		// A peer that has gone away needs no half-close.
+		err, writing = ignoreClosed(dst.CloseWrite()), true
 	}
 	switch {
 	case err == nil:
-		// A peer that has gone away needs no half-close.
-		return ignoreClosed(dst.CloseWrite())
+		return nil
 	case errors.Is(err, syscall.EPIPE):
 		// The reader at dst went away; the other direction may go on.
 		j.stop(src)
 		return nil
 	case errors.Is(err, net.ErrClosed):
 		return nil // the other direction failed and said so
-	case ofWriting(src, err) && j.leave(dst, src, err):
+	case writing && j.leave(dst, src, err):
 		// What dst has sent before is still to be read: the other direction ends with
 		// the failure of its own.
 		j.stop(src)
 		return nil
+	case writing:
+		return j.abort(src, dst, err)
 	default:
-		j.abort(dst, src, err)
-		return err
+		return j.abort(dst, src, err)
 	}
 }
 
-// abort ends both sides for a failure of src, once.
-func (j *joint) abort(dst, src Conn, err error) {
+// abort ends both sides for a failure of src, and returns it; nil where that was done.
+func (j *joint) abort(dst, src Conn, err error) (first error) {
 	j.reset.Do(func() {
-		abort(dst, j.hop, err, muxed.Fail)
 		abort(src, j.hop, err, muxed.Reset)
+		settle(dst)
+		abort(dst, j.hop, err, muxed.Fail)
+		first = err
 	})
+	return first
+}
+
+// settleLook is how often settle looks.
+const settleLook = 5 * time.Millisecond
+
+// settle waits, for lingerTime at most, until the peer of a socket has what was written: a
+// reset would destroy what is still in the socket.
+func settle(c net.Conn) {
+	socket := socketIn(c)
+	if socket == nil || unsent(socket) == 0 {
+		return
+	}
+	look, late := time.NewTicker(settleLook), time.NewTimer(lingerTime)
+	defer look.Stop()
+	defer late.Stop()
+	for unsent(socket) > 0 {
+		select {
+		case <-look.C:
+		case <-late.C:
+			return
+		}
+	}
 }
 
 // ofWriting tells whether what came from src ended because of its destination.
@@ -193,10 +228,8 @@ func ofWriting(src Conn, err error) bool {
 	if !errors.As(err, &broken) {
 		return false
 	}
-	if s, ok := src.(*mux.Session); ok {
-		return !errors.Is(err, s.Err())
-	}
-	return muxedIn(src) == nil
+	m := muxedIn(src)
+	return m == nil || !errors.Is(err, m.Err())
 }
 
 // leave leaves the end to the other direction, for lingerTime at most. It reports false
@@ -208,13 +241,25 @@ func (j *joint) leave(dst, src Conn, err error) bool {
 		return false
 	}
 	j.failed, j.failure = dst, err
-	j.late = time.AfterFunc(lingerTime, func() { j.abort(src, dst, err) })
+	j.late = time.AfterFunc(lingerTime, func() { _ = j.abort(src, dst, err) }) // finish returns it
+	close(j.told)
 	return true
 }
 
+// tellTime is how long a write to a socket that is gone may take to tell of it.
+const tellTime = time.Second
+
 // failureOf returns what failed at src, whose end would look orderly without it: a
-// socket tells an error once.
+// socket tells an error once, and a write that got it may be about to say so.
 func (j *joint) failureOf(src Conn) error {
+	if isGone(src) {
+		late := time.NewTimer(tellTime)
+		defer late.Stop()
+		select {
+		case <-j.told:
+		case <-late.C: // both sides had ended, and in order
+		}
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.failed != src {
@@ -258,6 +303,9 @@ func (j *joint) discard(src Conn) {
 func (j *joint) oneIsOver() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if !j.over && j.failed == nil {
+		close(j.told)
+	}
 	j.over = true
 	if j.discarding != nil {
 		j.setEnd()
@@ -273,13 +321,17 @@ func (j *joint) setEnd() {
 	_ = j.discarding.SetReadDeadline(end) // fails where reading fails, too
 }
 
+// Fail ends a connection for err so that its peer does not take the end for a clean one,
+// as Join does with the other side of one that failed.
+func Fail(c net.Conn, hop wire.Hop, err error) { abort(c, hop, err, muxed.Fail) }
+
 // abort ends a connection so that its peer does not take the end for a clean
 // one, a session by end.
-func abort(c Conn, hop wire.Hop, err error, end func(m muxed, code wire.Code, hop wire.Hop, message string)) {
+func abort(c net.Conn, hop wire.Hop, err error, end func(m muxed, code wire.Code, hop wire.Hop, message string)) {
 	if m := muxedIn(c); m != nil {
 		end(m, codeOf(err), hop, err.Error())
 	}
-	for below := net.Conn(c); below != nil; {
+	for below := c; below != nil; {
 		if tcp, ok := below.(interface{ SetLinger(seconds int) error }); ok {
 			_ = tcp.SetLinger(0) // fails on a closed connection only
 			_ = below.Close()    // without the close_notify of TLS, which is an orderly end
@@ -300,6 +352,8 @@ func codeOf(err error) wire.Code {
 		return e.Code
 	case errors.Is(err, syscall.ECONNRESET):
 		return wire.CodeConnectionReset
+	case errors.Is(err, context.Canceled):
+		return wire.CodeCanceled
 	default:
 		return wire.CodeInternal
 	}

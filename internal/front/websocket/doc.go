@@ -20,7 +20,8 @@
 //	1011  the target or the way to it has failed
 //
 // WebSocket has no half-close: a Close of either side ends both directions. What the
-// target has sent before its end is delivered before the Close.
+// target has sent before its end, or before it failed, is delivered before the Close; a
+// client that goes on to send has five seconds to take what came before a failure.
 //
 // # Memory
 //

@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -91,18 +92,19 @@ func (p *peer) Write(data []byte) (int, error) {
 var errText = errors.New("the client has sent a text message")
 
 // toSession copies the client's messages until it closes. When the target reads no
-// more, they are dropped: what the target says still goes on.
+// more, or the session has failed, they are dropped: what the target has said still goes on.
 func (p *peer) toSession(stream *mux.Session) (total int64, err error) {
 	var to io.ReaderFrom = stream
+	var failed error // of the session
 	for {
 		kind, message, err := p.conn.NextReader()
 		switch {
 		case websocket.IsCloseError(err, websocket.CloseNormalClosure, websocket.CloseGoingAway, websocket.CloseNoStatusReceived):
-			return total, nil
+			return total, failed
 		case err != nil && p.over.Load():
 			return total, nil // it had the time to answer the Close
 		case err != nil:
-			return total, err
+			return total, cmp.Or(failed, err)
 		case kind != websocket.BinaryMessage:
 			p.close(websocket.CloseUnsupportedData, "only binary messages are bytes of the stream")
 			return total, errText
@@ -116,8 +118,12 @@ func (p *peer) toSession(stream *mux.Session) (total int64, err error) {
 			to = nowhere{}
 		case p.over.Load():
 			return total, nil
+		case failed == nil && errors.Is(err, stream.Err()):
+			failed, to = err, nowhere{}
+			late := time.AfterFunc(controlTimeout, func() { _ = p.conn.Close() }) // may be closed already
+			defer late.Stop()
 		default:
-			return total, err
+			return total, cmp.Or(failed, err)
 		}
 	}
 }
