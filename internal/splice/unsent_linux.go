@@ -3,7 +3,8 @@ package splice
 import (
 	"net"
 	"syscall"
-	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // unsent returns how many bytes the peer of a socket has not acknowledged, 0 where that
@@ -13,15 +14,13 @@ func unsent(c syscall.Conn) int {
 	if err != nil {
 		return 0 // closed
 	}
-	var n int32
-	var failed syscall.Errno
-	err = raw.Control(func(fd uintptr) {
-		_, _, failed = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n))) //nolint:gosec // where the kernel puts the number
-	})
-	if err != nil || failed != 0 {
+	var n int
+	var failed error
+	err = raw.Control(func(fd uintptr) { n, failed = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
+	if err != nil || failed != nil {
 		return 0
 	}
-	return int(n)
+	return n
 }
 
 // socketIn returns the TCP socket that is c or below it, nil where there is none.
