@@ -50,7 +50,7 @@ func TestHubRestart(t *testing.T) {
 		if got, err := io.ReadAll(open); err == nil {
 			t.Errorf("what was open ended as if it were over: %q", got)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		must(t, the.hub.Start(ctx))
 		forward.await(t, back)
