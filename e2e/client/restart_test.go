@@ -55,7 +55,7 @@ func TestHubRestart(t *testing.T) {
 
 // restart takes the hub away under a client and an informer, and brings it back.
 func restart(t *testing.T, end func(context.Context) error) {
-	ctx := within(t, 90*time.Second)
+	ctx := within(t, 3*time.Minute)
 	log := &lines{}
 	c := newClient(t, the.config(slog.New(slog.NewTextHandler(log, nil))))
 	_, api := through(t, c, "edge-1")
