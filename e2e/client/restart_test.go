@@ -42,6 +42,14 @@ func (l *lines) String() string {
 }
 
 func TestHubRestart(t *testing.T) {
+	// Other tests find the agents of all clusters there, not that of edge-1 alone.
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := the.awaitAgents(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	for _, way := range []struct {
 		name string
 		end  func(context.Context) error
