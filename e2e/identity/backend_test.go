@@ -124,7 +124,8 @@ func TestBackendsDown(t *testing.T) {
 			}
 		}
 		must(t, the.managed.APIServer.Start(ctx))
-		// The agent finds out by its next probe.
+		// The agents, of which two have this server, find out by their next probe.
 		awaitStatus(ctx, t, call{path: "/managed/version", token: the.ada}, 200)
+		awaitStatus(ctx, t, call{path: "/open/version", token: the.passer}, 200)
 	})
 }
