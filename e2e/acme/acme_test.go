@@ -48,19 +48,20 @@ type bed struct {
 	server                *testbed.Process
 }
 
-func newBed(ctx context.Context, t *testing.T) *bed {
+func newBed(t *testing.T) *bed {
 	t.Helper()
 	b := &bed{t: t, dir: t.TempDir()}
-	build := exec.CommandContext(ctx, "go", "build", "-o", b.dir+string(filepath.Separator),
+	building, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // where nothing is compiled yet
+	defer cancel()
+	build := exec.CommandContext(building, "go", "build", "-o", b.dir+string(filepath.Separator),
 		"github.com/letsencrypt/pebble/v2/cmd/pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build pebble: %v: %s", err, out)
 	}
-	_, err := testbed.CulvertBinaries(ctx, b.dir, os.Stderr)
+	_, err := testbed.CulvertBinaries(building, b.dir, os.Stderr)
 	must(t, err)
 	b.acme, b.manage, b.hubPort = b.port(), b.port(), b.port()
 	b.certificate()
-	b.start(ctx)
 	return b
 }
 
@@ -88,7 +89,7 @@ func (b *bed) certificate() {
 	must(b.t, err)
 	must(b.t, errors.Join(os.WriteFile(b.file("acme.crt"), cert, 0o600), os.WriteFile(b.file("acme.key"), encoded, 0o600)))
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: auth.Pool(), MinVersion: tls.VersionTLS12}}
-	b.client, b.close = &http.Client{Transport: transport, Timeout: 10 * time.Second}, transport.CloseIdleConnections
+	b.client, b.close = &http.Client{Transport: transport, Timeout: 30 * time.Second}, transport.CloseIdleConnections
 	b.t.Cleanup(b.close)
 }
 
@@ -193,9 +194,10 @@ func (b *bed) public(context.Context) error {
 }
 
 func TestCertificate(t *testing.T) {
+	b := newBed(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	b := newBed(ctx, t)
+	b.start(ctx)
 	hub := b.hub(ctx)
 	t.Run("P5: a hub gets its certificate from an ACME server, which reaches it on its own port", func(t *testing.T) {
 		must(t, testbed.Poll(ctx, "the certificate", b.public))

@@ -27,7 +27,7 @@ func command(ctx context.Context, args ...string) *exec.Cmd {
 
 func commandAs(ctx context.Context, flags []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, bin("culvert"), slices.Concat(args[:1], flags, args[1:])...)
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = 20 * time.Second
 	return cmd
 }
 
@@ -86,7 +86,7 @@ func (r *running) stop(t *testing.T) {
 		}
 		select {
 		case <-r.done:
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Errorf("%v does not end", r.cmd.Args)
 			_ = r.cmd.Process.Kill() // the error was reported
 			<-r.done

@@ -3,6 +3,7 @@ package carry
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,7 @@ func TestPing(t *testing.T) {
 	t.Run("each hop's latency and version, and a summary", func(t *testing.T) {
 		out, err := output(command(t.Context(), "ping", "edge-1", "-c", "3", "-i", "100ms"))
 		for _, want := range []string{
-			`(?m)^edge-1: client \S+, hub \S+, agent \S+ \S+, API server v1\.\d+`, `(?m)^3: hub [\d.]+[µm]s, agent [\d.]+[µm]s, API server [\d.]+[µm]s$`,
+			`(?m)^edge-1: client \S+, hub \S+, agent \S+ \S+, API server v1\.\d+`, `(?m)^3: hub [\d.]+[µm]?s, agent [\d.]+[µm]?s, API server [\d.]+[µm]?s$`,
 			`(?m)^3 sent, 0 failed$`, `(?m)^HOP +VERSION +MIN +AVG +MAX$`, `(?m)^target +v1\.`,
 		} {
 			if err != nil || !regexp.MustCompile(want).MatchString(out) {
@@ -90,28 +91,46 @@ func TestBench(t *testing.T) {
 		"a server that is mute": {[]string{"edge-1", "web.prod:7003", "--discard"}, []string{"connections", "uploaded bytes"}},
 	} {
 		t.Run("what goes through the tunnel is measured: "+name, func(t *testing.T) {
-			out, err := output(command(t.Context(), append(append([]string{"bench"}, c.args...), "--duration", "1500ms", "--parallel", "2", "-o", "json")...))
-			must(t, err)
-			var got struct {
-				Measures []struct {
-					What                      string
-					Count, Errors             int
-					PerSecond, BytesPerSecond float64
-					Median, P99, Max          time.Duration
+			// A machine that is held up for all of the time has nothing to measure in it.
+			var got []measured
+			for _, duration := range []string{"1500ms", "15s", "60s"} {
+				got = bench(t, append(c.args, "--duration", duration)...)
+				if !slices.ContainsFunc(got, func(m measured) bool { return m.Count == 0 && m.BytesPerSecond < enoughBytes }) {
+					break
 				}
 			}
-			must(t, json.Unmarshal([]byte(out), &got))
-			if len(got.Measures) != len(c.whats) {
-				t.Fatalf("%s", out)
+			if len(got) != len(c.whats) {
+				t.Fatalf("%+v", got)
 			}
-			for i, m := range got.Measures {
+			for i, m := range got {
 				times := m.Count > 0 && m.PerSecond > 0 && m.Median > 0 && m.Median <= m.P99 && m.P99 <= m.Max
-				bytes := m.BytesPerSecond > 100_000
+				bytes := m.BytesPerSecond > enoughBytes
 				if m.What != c.whats[i] || m.Errors != 0 || times == bytes {
 					t.Errorf("%+v", m)
 				}
 			}
-			t.Logf("%s", out)
 		})
 	}
+}
+
+// enoughBytes is what comes through at least in a second.
+const enoughBytes = 100_000
+
+// measured is a measure of culvert bench.
+type measured struct {
+	What                      string
+	Count, Errors             int
+	PerSecond, BytesPerSecond float64
+	Median, P99, Max          time.Duration
+}
+
+// bench runs culvert bench, two at a time.
+func bench(t *testing.T, args ...string) []measured {
+	t.Helper()
+	out, err := output(command(t.Context(), append(append([]string{"bench"}, args...), "--parallel", "2", "-o", "json")...))
+	must(t, err)
+	t.Logf("%s", out)
+	var got struct{ Measures []measured }
+	must(t, json.Unmarshal([]byte(out), &got))
+	return got.Measures
 }

@@ -58,7 +58,7 @@ func TestRefusals(t *testing.T) {
 // refuses runs a command that has to fail, soon and with one line.
 func refuses(t *testing.T, flags, args []string, says string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := commandAs(ctx, flags, args...)
 	cmd.Stdin = strings.NewReader("x")

@@ -50,12 +50,13 @@ func TestHubRestart(t *testing.T) {
 		if got, err := io.ReadAll(open); err == nil {
 			t.Errorf("what was open ended as if it were over: %q", got)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		must(t, the.hub.Start(ctx))
 		forward.await(t, back)
 		// The agent comes back by itself as well.
 		must(t, testbed.Poll(ctx, "the echo", func(ctx context.Context) error { return echoes(ctx, address) }))
+		must(t, testbed.Poll(ctx, "the agent", the.reaches)) // other tests find it all there
 		if l, b := forward.count(lost), forward.count(back); l != 1 || b != 1 {
 			text, _ := forward.printed()
 			t.Errorf("%d lines of a loss and %d of a return:\n%s", l, b, text)

@@ -188,13 +188,16 @@ func (w *world) startAgent(ctx context.Context) error {
 	return testbed.Poll(ctx, "the tunnel", w.reaches)
 }
 
-// reaches tells whether the echo is reached through the tunnel.
+// reaches tells whether a target and the API server are reached through the tunnel.
 func (w *world) reaches(ctx context.Context) error {
 	cmd := command(ctx, "connect", "edge-1", "web.prod:7000")
 	cmd.Stdin = strings.NewReader("x")
 	out, err := cmd.Output()
 	if err == nil && string(out) != "got x" {
 		err = fmt.Errorf("%q", out)
+	}
+	if err == nil {
+		_, err = output(command(ctx, "ping", "edge-1", "-c", "1"))
 	}
 	return err
 }

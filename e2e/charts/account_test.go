@@ -2,6 +2,7 @@ package charts
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +14,7 @@ import (
 )
 
 func TestAccounts(t *testing.T) {
-	ctx := within(t, 4*time.Minute)
+	ctx := within(t, 2*time.Minute)
 	c := the.managed
 	must(t, restricted(ctx, c, "rights"))
 	for name, one := range map[string][2]string{
@@ -34,22 +35,24 @@ func TestAccounts(t *testing.T) {
 		return slices.DeleteFunc(rights(ctx, t, c, account), func(right string) bool { return slices.Contains(everybody, right) })
 	}
 	impersonate := []string{"*.authentication.k8s.io [] [] [impersonate]", "groups [] [] [impersonate]", "users [] [] [impersonate]"}
+	// A binding counts once the API server has seen it, a moment after it was made.
+	have := func(t *testing.T, account string, want []string) {
+		t.Helper()
+		must(t, testbed.Poll(ctx, "the rights of "+account, func(context.Context) error {
+			if got := of(account); !slices.Equal(got, want) {
+				return fmt.Errorf("%q, want %q", got, want)
+			}
+			return nil
+		}))
+	}
 	t.Run("K12: beside what every account has, an agent's may impersonate and nothing else", func(t *testing.T) {
 		for _, account := range []string{"token", "certificate"} {
-			got := of(account)
-			t.Logf("%s: kubectl auth can-i --list: %q", account, got)
-			if !slices.Equal(got, impersonate) {
-				t.Errorf("%s: %q", account, got)
-			}
+			have(t, account, impersonate)
 		}
-		got := of("limited")
-		want := []string{
+		have(t, "limited", []string{
 			"*.authentication.k8s.io [] [] [impersonate]", "groups [] [cluster:hub:dev] [impersonate]",
 			"users [] [cluster:hub:alice] [impersonate]", "users [] [system:culvert:agent:rights:limited] [impersonate]",
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("limited: %q", got)
-		}
+		})
 	})
 	t.Run("K12: the user as whom agents keep their Secret has that Secret, and only to read and change it", func(t *testing.T) {
 		as := func(args ...string) string {
@@ -60,16 +63,16 @@ func TestAccounts(t *testing.T) {
 			"get secret/token-state": "yes", "patch secret/token-state": "yes", "delete secret/token-state": "no",
 			"get secret/limited-state": "no", "list secrets": "no", "create secrets": "no", "get secret/token-join": "no",
 		} {
-			if got := as(strings.Fields(question)...); got != want {
-				t.Errorf("%s: %s, want %s", question, got, want)
-			}
+			must(t, testbed.Poll(ctx, question, func(context.Context) error {
+				if got := as(strings.Fields(question)...); got != want {
+					return fmt.Errorf("%s, want %s", got, want)
+				}
+				return nil
+			}))
 		}
 	})
 	t.Run("K12: beside what every account has, a hub's may create TokenReviews and SubjectAccessReviews and nothing else", func(t *testing.T) {
-		want := []string{"subjectaccessreviews.authorization.k8s.io [] [] [create]", "tokenreviews.authentication.k8s.io [] [] [create]"}
-		if got := of("review"); !slices.Equal(got, want) {
-			t.Errorf("%q", got)
-		}
+		have(t, "review", []string{"subjectaccessreviews.authorization.k8s.io [] [] [create]", "tokenreviews.authentication.k8s.io [] [] [create]"})
 	})
 }
 

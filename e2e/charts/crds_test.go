@@ -79,6 +79,12 @@ func applyKinds(ctx context.Context, c *testbed.Cluster) error {
 	if err := apply(ctx, c, all.String()); err != nil {
 		return err
 	}
-	_, err = c.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=20s", "crd", "--all")
-	return err
+	if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"); err != nil {
+		return err
+	}
+	// They are served, and in what the API server tells of its kinds, a moment later.
+	return testbed.Poll(ctx, "the kinds to be served", func(ctx context.Context) error {
+		_, err := c.Kubectl(ctx, "get", "certificates.cert-manager.io,issuers.cert-manager.io,servicemonitors", "--all-namespaces")
+		return err
+	})
 }

@@ -37,12 +37,13 @@ func (w *world) replaceHub(ctx context.Context, further string) error {
 	return err
 }
 
-// TestRenewal has for its time a hub whose certificates for agents last for 12
-// seconds.
+// TestRenewal has for its time a hub whose certificates for agents last for 24
+// seconds: they are renewed after two thirds of it, and a machine may be held up for some
+// seconds of the third.
 func TestRenewal(t *testing.T) {
-	ctx := within(t, 4*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	before := generation(ctx, t, the.management, hubNamespace, "statefulset/culvert-hub")
-	must(t, the.replaceHub(ctx, "hub: {config: {certificates: {agentLifetime: 12s}}}\n"))
+	must(t, the.replaceHub(ctx, "hub: {config: {certificates: {agentLifetime: 24s}}}\n"))
 	t.Cleanup(func() {
 		if err := the.replaceHub(context.WithoutCancel(ctx), ""); err != nil {
 			t.Error(err)

@@ -139,7 +139,7 @@ func (w *world) forget(ctx context.Context, t *testing.T, profile string) {
 }
 
 func TestLogin(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 4*time.Minute)
 	t.Run("login with a browser, and all commands know the hub and the person", func(t *testing.T) {
 		the.logIn(ctx, t, the.provider, "work")
 		if got := ok(ctx, t, nil, "whoami", "-o", "json"); !strings.Contains(got.stdout, `"name": "`+subject+`"`) || !strings.Contains(got.stdout, `"method": "oidc"`) {
@@ -149,7 +149,7 @@ func TestLogin(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		file := filepath.Join(testbed.Dir(), "work.kubeconfig")
-		ok(ctx, t, nil, "kubeconfig", connected, "--wait", "20s", "--output", file)
+		ok(ctx, t, nil, "kubeconfig", connected, "--wait", "60s", "--output", file)
 		got, err := run(ctx, []string{"KUBECONFIG=" + file}, "", "kubectl", "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}")
 		if err != nil || got.stdout != "cluster:hub:"+subject {
 			t.Errorf("%v %+v", err, got)
@@ -210,7 +210,7 @@ func TestLogin(t *testing.T) {
 
 // TestFirstUse is about a person at a terminal, which script(1) makes.
 func TestFirstUse(t *testing.T) {
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 2*time.Minute)
 	answer := func(text, profile string) string {
 		cmd := exec.CommandContext(ctx, "script", "-qec", bin("culvert")+" login "+the.url()+" --profile "+profile+" --token-file "+the.tokenFile("alice"), "/dev/null")
 		cmd.Stdin = strings.NewReader(text)

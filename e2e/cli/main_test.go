@@ -103,7 +103,7 @@ func run(ctx context.Context, env []string, stdin, name string, args ...string) 
 	cmd.Env = append(os.Environ(), env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.Stdin = &out, &errs, bytes.NewReader([]byte(stdin))
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 20 * time.Second
 	err := cmd.Run()
 	got := result{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
 	if ctx.Err() != nil {

@@ -76,7 +76,7 @@ var elsewhere = []string{
 
 // TestEveryCommandIsHere walks --help.
 func TestEveryCommandIsHere(t *testing.T) {
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	var walk func(path []string)
 	found := 0
 	walk = func(path []string) {
@@ -119,7 +119,7 @@ func subcommands(help string) (names []string) {
 // says and nothing secret.
 func wrong(ctx context.Context, t *testing.T, env, args []string, code int, says ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	got, err := culvert(ctx, env, args...)
 	if err != nil || got.code != code || got.stdout != "" {
@@ -147,7 +147,7 @@ func each(t *testing.T, row string, about func(command) bool, do func(ctx contex
 	t.Run(row, func(t *testing.T) {
 		for _, c := range commands {
 			if about(c) {
-				t.Run("culvert "+strings.Join(c.line("CLUSTER"), " "), func(t *testing.T) { do(within(t, 30*time.Second), t, c) })
+				t.Run("culvert "+strings.Join(c.line("CLUSTER"), " "), func(t *testing.T) { do(within(t, time.Minute), t, c) })
 			}
 		}
 	})
@@ -157,7 +157,7 @@ func all(command) bool { return true }
 
 func TestWrong(t *testing.T) {
 	the.logIn(within(t, 60*time.Second), t, the.forgetful, "expired")
-	the.forget(within(t, 30*time.Second), t, "expired")
+	the.forget(within(t, 60*time.Second), t, "expired")
 	with := func(name string, change ...string) []string { return append(the.as(name), change...) }
 	each(t, "no hub: exit code 3, and one line that says what to do", all, func(ctx context.Context, t *testing.T, c command) {
 		wrong(ctx, t, with("ada", "CULVERT_HUB=https://"+the.unused.Addr()), c.line(connected), 3, the.unused.Addr(), "refused", "check that the hub runs, and its address")
@@ -193,7 +193,7 @@ func TestWrong(t *testing.T) {
 
 // TestWrongElsewhere is about the two commands that are there before anything is trusted.
 func TestWrongElsewhere(t *testing.T) {
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	file := the.tokenFile("alice")
 	hub, none := the.url(), "https://"+the.unused.Addr()
 	pin := strings.Repeat("ab", 32)

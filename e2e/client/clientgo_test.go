@@ -46,7 +46,7 @@ func TestClientGo(t *testing.T) {
 	for _, cluster := range []string{"edge-1", "edge-2"} {
 		_, api := through(t, c, cluster)
 		t.Run("K15,O2: client-go creates, watches, updates, lists and deletes in "+cluster, func(t *testing.T) {
-			ctx := within(t, 30*time.Second)
+			ctx := within(t, time.Minute)
 			maps := api.ConfigMaps("work")
 			list, err := maps.List(ctx, metav1.ListOptions{})
 			must(t, err)
@@ -82,7 +82,7 @@ func TestClientGo(t *testing.T) {
 	})
 	t.Run("N10: an unknown cluster is a Status that client-go reads, with the hub's hop", func(t *testing.T) {
 		_, api := through(t, c, "nobody")
-		_, err := api.Pods("work").List(within(t, 30*time.Second), metav1.ListOptions{})
+		_, err := api.Pods("work").List(within(t, time.Minute), metav1.ListOptions{})
 		if !apierrors.IsNotFound(err) || !apierrors.HasStatusCause(err, "Hop") {
 			t.Errorf("%v", err)
 		}
@@ -97,7 +97,7 @@ func TestClientGo(t *testing.T) {
 		must(t, err)
 		for name, exec := range map[string]remotecommand.Executor{"WebSocket": webSocket, "SPDY": old} {
 			var out, stderr bytes.Buffer
-			err := exec.StreamWithContext(within(t, 30*time.Second), remotecommand.StreamOptions{Stdin: bytes.NewBufferString("hello " + name), Stdout: &out, Stderr: &stderr})
+			err := exec.StreamWithContext(within(t, time.Minute), remotecommand.StreamOptions{Stdin: bytes.NewBufferString("hello " + name), Stdout: &out, Stderr: &stderr})
 			if err != nil || out.String() != "hello "+name || stderr.Len() > 0 {
 				t.Errorf("%s: %q, %q, %v", name, &out, &stderr, err)
 			}

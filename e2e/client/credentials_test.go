@@ -22,7 +22,7 @@ func TestCredentials(t *testing.T) {
 	way, err := newRelay(the.port.Addr())
 	must(t, err)
 	t.Cleanup(way.close)
-	ctx := within(t, time.Minute)
+	ctx := within(t, 2*time.Minute)
 	cfg := the.config(slog.New(slog.DiscardHandler))
 	cfg.Hub, cfg.TokenFile, cfg.Patience = "https://"+way.addr(), file("rotated.token"), -1
 	first, second := the.token(rotated), the.token(time.Hour)
@@ -113,7 +113,7 @@ func knows(ctx context.Context, token string, want bool) error {
 }
 
 func TestProxy(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 2*time.Minute)
 	squid, err := testbed.StartSquid(ctx, testbed.SquidConfig{
 		Name: "squid-client", Dir: testbed.Dir(), Listen: testbed.HubAddress, Allow: netip.MustParseAddrPort(the.port.Addr()), User: "ada", Password: "through",
 	})

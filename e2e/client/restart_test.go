@@ -42,6 +42,14 @@ func (l *lines) String() string {
 }
 
 func TestHubRestart(t *testing.T) {
+	// Other tests find the agents of all clusters there, not that of edge-1 alone.
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := the.awaitAgents(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	for _, way := range []struct {
 		name string
 		end  func(context.Context) error
@@ -55,7 +63,7 @@ func TestHubRestart(t *testing.T) {
 
 // restart takes the hub away under a client and an informer, and brings it back.
 func restart(t *testing.T, end func(context.Context) error) {
-	ctx := within(t, 90*time.Second)
+	ctx := within(t, 3*time.Minute)
 	log := &lines{}
 	c := newClient(t, the.config(slog.New(slog.NewTextHandler(log, nil))))
 	_, api := through(t, c, "edge-1")

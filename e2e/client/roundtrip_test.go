@@ -28,7 +28,7 @@ func TestRoundTrip(t *testing.T) {
 	cfg := the.config(slog.New(slog.DiscardHandler))
 	cfg.Hub = "https://" + way.addr()
 	c := newClient(t, cfg)
-	ctx := within(t, time.Minute)
+	ctx := within(t, 2*time.Minute)
 	must(t, c.Connect(ctx))
 	web := c.RoundTripper()
 	// The agent, which another test may have left without its hub, and its own connection

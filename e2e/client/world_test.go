@@ -196,6 +196,11 @@ func (w *world) startAgents(ctx context.Context) (err error) {
 			return fmt.Errorf("agent of %s: %w", name, err)
 		}
 	}
+	return w.awaitAgents(ctx)
+}
+
+// awaitAgents waits until every agent serves.
+func (w *world) awaitAgents(ctx context.Context) error {
 	c, err := client.New(w.config(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return err

@@ -67,7 +67,7 @@ type lab struct {
 // startLab starts the private network with its API server and DNS.
 func startLab(t *testing.T) *lab {
 	t.Helper()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 4*time.Minute)
 	servers, err := testbed.ServerBinaries(ctx, t.Output())
 	must(t, err)
 	bin := binDir(testbed.Dir())
@@ -129,7 +129,7 @@ type hub struct {
 // cluster's API server.
 func (l *lab) startHub(t *testing.T, name string) *hub {
 	t.Helper()
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	dir := filepath.Join(l.dir, name)
 	state, certs, tokens := filepath.Join(dir, "state"), filepath.Join(dir, "certs"), filepath.Join(dir, "tokens.csv")
 	must(t, os.Mkdir(dir, 0o700))

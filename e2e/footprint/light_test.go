@@ -32,7 +32,7 @@ const (
 
 func testLight(t *testing.T, l *lab) {
 	t.Run("D21: a hub with one agent, used with kubectl, stays within 128 MiB and a tenth of a CPU", func(t *testing.T) {
-		ctx := within(t, time.Minute)
+		ctx := within(t, 2*time.Minute)
 		must(t, l.managed.Apply(ctx, lightManifest()))
 		h := l.startHub(t, "light")
 		kubeconfig := filepath.Join(l.dir, "light", "kubeconfig")
@@ -138,7 +138,7 @@ func (w *watch) read(ctx context.Context, out io.Reader, ended chan<- struct{}) 
 // await waits for a line.
 func (w *watch) await(t *testing.T, want string) {
 	t.Helper()
-	late := time.NewTimer(10 * time.Second)
+	late := time.NewTimer(30 * time.Second)
 	defer late.Stop()
 	for {
 		select {

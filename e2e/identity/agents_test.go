@@ -52,8 +52,20 @@ func served(t *testing.T, agent *testbed.Process, requestID string) bool {
 	return requestID != "" && strings.Contains(string(text), requestID)
 }
 
+// awaitServed waits for the line of whichever agent served a request: it writes it when its
+// part has ended.
+func awaitServed(ctx context.Context, t *testing.T, agents [2]*testbed.Process, requestID string) {
+	t.Helper()
+	must(t, testbed.Poll(ctx, "the line of an agent", func(context.Context) error {
+		if !served(t, agents[0], requestID) && !served(t, agents[1], requestID) {
+			return fmt.Errorf("none of %s", requestID)
+		}
+		return nil
+	}))
+}
+
 func TestAgentNames(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	for _, c := range []struct {
 		title, cluster string
 		given, want    [2]string
@@ -87,6 +99,7 @@ func TestAgentNames(t *testing.T) {
 			for _, got := range replies {
 				l, err := lineOf(ctx, got)
 				must(t, err)
+				awaitServed(ctx, t, agents, l.RequestID)
 				for i, agent := range agents {
 					if !served(t, agent, l.RequestID) {
 						continue
@@ -123,15 +136,9 @@ func TestAgentNames(t *testing.T) {
 			}
 			return ends == 2
 		})
-		// Either agent writes its own line when its part has ended.
-		must(t, testbed.Poll(ctx, "the lines of the agents", func(context.Context) error {
-			for _, l := range lines {
-				if !served(t, agents[0], l.RequestID) && !served(t, agents[1], l.RequestID) {
-					return fmt.Errorf("none of %s", l.RequestID)
-				}
-			}
-			return nil
-		}))
+		for _, l := range lines {
+			awaitServed(ctx, t, agents, l.RequestID)
+		}
 		seen := map[string]bool{}
 		for _, l := range lines {
 			seen[l.Agent] = true

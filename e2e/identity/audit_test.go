@@ -86,7 +86,7 @@ func awaitLines(ctx context.Context, t *testing.T, what string, match func(line)
 
 // lineOf waits for the one line of a request, which has the trace of its caller.
 func lineOf(ctx context.Context, r reply) (line, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var found []line
 	err := testbed.Poll(ctx, "the audit line of trace "+r.trace, func(context.Context) error {

@@ -14,7 +14,7 @@ import (
 )
 
 func TestHealth(t *testing.T) {
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 3*time.Minute)
 	metrics := func() string {
 		text, err := the.hub.plain(ctx, "http://"+the.hub.metrics.Addr()+"/metrics")
 		must(t, err)
@@ -69,16 +69,27 @@ func TestHealth(t *testing.T) {
 		}
 		visit(0)
 		before := series()
-		visit(1)
-		for name := range series() {
-			if !before[name] {
-				t.Errorf("a new series: %s", name)
-			}
-			for _, words := range []string{"user-", "ns-", "no-such", "svc-", "p-1", "example.com"} {
-				if strings.Contains(name, words) {
-					t.Errorf("a caller's words in a series: %s", name)
+		// What else comes about at the hub has series of its own, once: callers who made
+		// some would make some each time.
+		var fresh []string
+		for round := 1; round <= 3 && (round == 1 || len(fresh) > 0); round++ {
+			visit(round)
+			after := series()
+			fresh = nil
+			for name := range after {
+				if !before[name] {
+					fresh = append(fresh, name)
+				}
+				for _, words := range []string{"user-", "ns-", "no-such", "svc-", "p-1", "example.com"} {
+					if strings.Contains(name, words) {
+						t.Errorf("a caller's words in a series: %s", name)
+					}
 				}
 			}
+			before = after
+		}
+		if len(fresh) > 0 {
+			t.Errorf("new series each time: %q", fresh)
 		}
 	})
 	t.Run("K10,N11: profiles and the live view are on the loopback alone, and not on the port for callers", func(t *testing.T) {

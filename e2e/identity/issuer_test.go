@@ -15,7 +15,7 @@ import (
 // TestIssuerIsAlone is about a hub whose TokenReview asks a real API server, and
 // which has the issuer of that server's own service accounts among its OIDC issuers.
 func TestIssuerIsAlone(t *testing.T) {
-	ctx := within(t, 40*time.Second)
+	ctx := within(t, 2*time.Minute)
 	reviewer, err := the.managed.ReviewerKubeconfig(ctx)
 	must(t, err)
 	own, err := tokenOf(reviewer)

@@ -93,7 +93,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 // ended.
 func afterwards(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

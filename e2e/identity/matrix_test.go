@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -142,7 +143,7 @@ func refusals(ctx context.Context, t *testing.T) []cell {
 // later is in TestEachRequestIsChecked.
 func TestExpiredCertificate(t *testing.T) {
 	t.Run("O14: a client certificate, expired, ends the handshake", func(t *testing.T) {
-		ctx := within(t, 30*time.Second)
+		ctx := within(t, time.Minute)
 		past, err := the.users.issue("carol", []string{"dev"}, time.Now().Add(-time.Minute))
 		must(t, err)
 		// What other tests have asked has its line by now.
@@ -152,6 +153,10 @@ func TestExpiredCertificate(t *testing.T) {
 		must(t, err)
 		lines, err := auditLines(auditFile())
 		must(t, err)
+		known := map[string]bool{} // a session that is open still has further lines
+		for _, l := range lines {
+			known[l.RequestID] = true
+		}
 		// In TLS 1.3 a client has its part of the handshake behind it when the server
 		// refuses, and is told when it reads.
 		conn, err := the.hub.raw(past).Dial(ctx, "http/1.1")
@@ -173,16 +178,17 @@ func TestExpiredCertificate(t *testing.T) {
 		must(t, err)
 		after, err := auditLines(auditFile())
 		must(t, err)
-		if n := len(after) - len(lines); n != 1 {
-			t.Errorf("%d lines, want the one of the later request: %+v", n, after[len(lines):])
+		fresh := slices.DeleteFunc(after[len(lines):], func(l line) bool { return known[l.RequestID] })
+		if len(fresh) != 1 {
+			t.Errorf("%d lines, want the one of the later request: %+v", len(fresh), fresh)
 		}
 	})
 }
 
 func TestMatrix(t *testing.T) {
-	for _, c := range matrix(within(t, 20*time.Second), t) {
+	for _, c := range matrix(within(t, time.Minute), t) {
 		t.Run(c.rows+": "+c.kind+", "+c.outcome, func(t *testing.T) {
-			ctx := within(t, 15*time.Second)
+			ctx := within(t, time.Minute)
 			got, err := the.hub.ask(ctx, c.call)
 			must(t, err)
 			c.judge(ctx, t, got)
@@ -231,7 +237,7 @@ func (c cell) judge(ctx context.Context, t *testing.T, got reply) {
 // the caller.
 func (c cell) judgeTrace(ctx context.Context, t *testing.T, got reply) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	services := []string{"culvert-hub"}
 	if c.decision == "allow" {

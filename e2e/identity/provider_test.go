@@ -101,6 +101,21 @@ func (p *provider) stop() error {
 	return err
 }
 
+// unreached returns a good token of a provider that was never there: another one has signed
+// it with its key, at another address, so that nobody could get to know the key.
+func (p *provider) unreached(ctx context.Context) (token string, err error) {
+	other, err := newProvider(p.config.Name + "-elsewhere")
+	if err != nil {
+		return "", err
+	}
+	signing := len(other.config.Args) - 1
+	other.config.Args[signing] = p.config.Args[signing]
+	if err = other.start(ctx); err == nil {
+		token, err = other.token(ctx, "", claims{"iss": p.issuer})
+	}
+	return token, errors.Join(err, other.stop())
+}
+
 func (p *provider) ready(ctx context.Context) error {
 	_, err := p.ask(ctx, http.MethodGet, "/.well-known/openid-configuration", nil)
 	return err

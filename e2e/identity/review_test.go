@@ -40,7 +40,7 @@ items:
 // TestReview is about a hub that asks its own cluster who may do what, and that
 // bounds what callers ask for.
 func TestReview(t *testing.T) {
-	ctx := within(t, 2*time.Minute) // an API server starts again meanwhile
+	ctx := within(t, 4*time.Minute) // an API server starts again meanwhile
 	must(t, the.hubCluster.Apply(ctx, askerAccount))
 	token, err := the.hubCluster.CreateToken(ctx, "team", "asker")
 	must(t, err)
@@ -85,22 +85,27 @@ headerBytes: 16384
 		var refused reply
 		var mu sync.Mutex
 		var done sync.WaitGroup
-		for range 60 {
-			done.Go(func() {
-				got, err := h.ask(ctx, call{path: path, token: the.boss})
-				mu.Lock()
-				defer mu.Unlock()
-				if err != nil {
-					t.Error(err)
-				}
-				statuses[got.status]++
-				if got.status == http.StatusTooManyRequests {
-					refused = got
-				}
-			})
+		asked := 0
+		// Where the machine is held up for a while the bucket is filled again meanwhile.
+		for statuses[429] == 0 && asked < 600 {
+			for range 60 {
+				asked++
+				done.Go(func() {
+					got, err := h.ask(ctx, call{path: path, token: the.boss})
+					mu.Lock()
+					defer mu.Unlock()
+					if err != nil {
+						t.Error(err)
+					}
+					statuses[got.status]++
+					if got.status == http.StatusTooManyRequests {
+						refused = got
+					}
+				})
+			}
+			done.Wait()
 		}
-		done.Wait()
-		if statuses[429] == 0 || statuses[403] == 0 || statuses[429]+statuses[403] != 60 {
+		if statuses[429] == 0 || statuses[403] == 0 || statuses[429]+statuses[403] != asked {
 			t.Fatalf("%v", statuses)
 		}
 		s, err := statusIn(refused)
@@ -192,7 +197,7 @@ headerBytes: 16384
 }
 
 func TestUnverified(t *testing.T) {
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	t.Run("D20,D18: an API server that does not verify gets no request and no credential", func(t *testing.T) {
 		stranger, err := newAuthority()
 		must(t, err)

@@ -59,7 +59,7 @@ func (e *execution) echo(t *testing.T, text string) {
 }
 
 func TestExec(t *testing.T) {
-	ctx := within(t, 40*time.Second)
+	ctx := within(t, 2*time.Minute)
 	isExec := func(l line) bool { return l.Subresource == "exec" && l.User.Name == "ada" && l.Cluster == "managed" }
 	e := startExec(ctx, t, the.kubectl(t, "managed", the.ada))
 	const secret = "typed-into-the-session\n"

@@ -19,7 +19,7 @@ func TestWebSocketToken(t *testing.T) {
 	protocol := "base64url.bearer.authorization.k8s.io." + base64.RawURLEncoding.EncodeToString([]byte(the.ada))
 	open := func(protocols ...string) (*websocket.Conn, *http.Response, error) {
 		dialer := websocket.Dialer{
-			TLSClientConfig: &tls.Config{RootCAs: the.hub.roots, MinVersion: tls.VersionTLS12}, HandshakeTimeout: 10 * time.Second, Subprotocols: protocols,
+			TLSClientConfig: &tls.Config{RootCAs: the.hub.roots, MinVersion: tls.VersionTLS12}, HandshakeTimeout: 30 * time.Second, Subprotocols: protocols,
 		}
 		return dialer.DialContext(t.Context(), "wss://"+the.hub.addr()+"/managed/api/v1/namespaces/work/configmaps?watch=1&fieldSelector=metadata.name%3Dfirst",
 			http.Header{"Origin": {"https://dashboard.example"}})
@@ -33,7 +33,7 @@ func TestWebSocketToken(t *testing.T) {
 		if conn.Subprotocol() != "binary.k8s.io" {
 			t.Errorf("the subprotocol is %q", conn.Subprotocol())
 		}
-		must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+		must(t, conn.SetReadDeadline(time.Now().Add(30*time.Second)))
 		_, message, err := conn.ReadMessage()
 		var event struct{ Type string }
 		if err != nil || json.Unmarshal(message, &event) != nil || event.Type != "ADDED" {

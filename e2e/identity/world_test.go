@@ -224,7 +224,7 @@ func (w *world) startAgents(ctx context.Context) (err error) {
 
 // awaitAgent waits until the agent of a cluster serves.
 func (w *world) awaitAgent(ctx context.Context, cluster string, agent *testbed.Process) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	err := testbed.Poll(ctx, "the tunnel of "+cluster, func(ctx context.Context) error {
 		got, err := w.hub.ask(ctx, call{path: "/" + cluster + "/version", token: w.ada})

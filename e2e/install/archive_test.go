@@ -97,7 +97,7 @@ func TestArchives(t *testing.T) {
 		}
 	})
 	t.Run("F9: the programs of the archive are those of the images, and say which release they are", func(t *testing.T) {
-		ctx := within(t, 2*time.Minute)
+		ctx := within(t, 3*time.Minute)
 		name := "culvert_" + version + "_linux_" + runtime.GOARCH
 		files := unarchive(t, filepath.Join(dir, name+".tar.gz"))
 		for _, program := range programs {

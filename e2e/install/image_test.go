@@ -234,7 +234,7 @@ func container(t *testing.T, root, name string, args ...string) jail {
 }
 
 func TestImagesRun(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 4*time.Minute)
 	dir := t.TempDir()
 	roots := map[string]string{}
 	for _, name := range programs {

@@ -24,7 +24,7 @@ const exposure = 17
 var unitFiles = []string{"culvert-hub.service", "culvert-agent.service", "culvert-agent@.service"}
 
 func TestUnits(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	// A root with the units, programs and systemd's own units, which they name.
 	root := t.TempDir()
 	for _, dir := range []string{"etc/systemd/system", "usr/local/bin", "bin", "lib/systemd"} {
@@ -93,7 +93,7 @@ func (n notices) expect(ctx context.Context, t *testing.T, want, why string) {
 }
 
 func TestUnitsRun(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	hub := newMachine(t, "culvert-hub", replace(t, "hub.yaml", "tlsNames: [hub.example.com]", "tlsNames: ["+testbed.HubAddress.String()+"]"))
 	secret(t, filepath.Join(hub.etc, "tokens.csv"), tokensFile)
 	agent := newMachine(t, "culvert-agent", func(_, text string) string { return text })
@@ -203,9 +203,12 @@ func TestUnitsRun(t *testing.T) {
 		must(t, testbed.Poll(ctx, "a request through the tunnel", func(ctx context.Context) error { return throughTunnel(ctx, address, ca) }))
 	})
 	step("audit lines are in the unit's folder of logs", func(t *testing.T) {
-		if text := read(t, filepath.Join(hub.jail.Writable["/var/log/culvert"], "audit.log")); !strings.Contains(text, `"ada"`) {
-			t.Errorf("audit.log: %s", text)
-		}
+		must(t, testbed.Poll(ctx, "a line of ada", func(context.Context) error {
+			if text := read(t, filepath.Join(hub.jail.Writable["/var/log/culvert"], "audit.log")); !strings.Contains(text, `"ada"`) {
+				return fmt.Errorf("audit.log: %s", text)
+			}
+			return nil
+		}))
 	})
 	step("the end is told, and in order", func(t *testing.T) {
 		must(t, agentProcess.Stop(ctx))

@@ -32,7 +32,7 @@ func (w *world) sameAnswer(t *testing.T, client *http.Client, what, path string,
 		return w.direct(t, "GET", direct, nil, append([]string{"Impersonate-User", hubPrefix + u.name}, header...)...)
 	}
 	before := ask()
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	for {
 		got, err := send(ctx, client, "GET", managedURL+path, nil, append([]string{"Authorization", "Bearer " + u.token}, header...)...)
 		must(t, err)
@@ -151,7 +151,7 @@ func testInformer(t *testing.T, w *world) {
 		t.Cleanup(func() { cancel(); <-ended })
 		await := func(want string) {
 			t.Helper()
-			timer := time.NewTimer(10 * time.Second)
+			timer := time.NewTimer(30 * time.Second)
 			defer timer.Stop()
 			var seen []string
 			for {

@@ -9,7 +9,7 @@ import (
 
 // testCallers shows from where the hub can be called.
 func testCallers(t *testing.T, w *world) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	t.Run("O23: kubectl works behind another router and beside the hub", func(t *testing.T) {
 		for name, network := range map[string]*testbed.Namespace{"another private network": w.office.Inside, "the hub's network": nil} {
 			k := w.ops.kubectl

@@ -94,7 +94,7 @@ func startEdge(ctx context.Context, t *testing.T, w *world) *edge {
 func runHub(ctx context.Context, hub *server.Server, ended chan<- error) { ended <- hub.Run(ctx) }
 
 func testEdge(t *testing.T, w *world) {
-	ctx := within(t, 90*time.Second)
+	ctx := within(t, 3*time.Minute)
 	e := startEdge(ctx, t, w)
 	token, err := w.hub.CreateToken(ctx, "operators", "ops", "--audience=culvert")
 	must(t, err)
@@ -133,7 +133,7 @@ func testEdge(t *testing.T, w *world) {
 		conn, err := e.hub.DialContext(ctx, "edge", "tcp", databaseName+":5432")
 		must(t, err)
 		t.Cleanup(func() { _ = conn.Close() }) // mostly closed by then
-		must(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+		must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 		from := bufio.NewReader(conn)
 		if line, err := from.ReadString('\n'); err != nil || line != greeting {
 			t.Fatalf("the database said %q, %v", line, err)

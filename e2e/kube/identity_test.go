@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -60,7 +61,7 @@ rules:
 // testWalkthrough repeats the calls of OCM's walkthrough, with the hub's CA in
 // place of -k: same port, same name, same path, same identity, same RBAC.
 func testWalkthrough(t *testing.T, w *world) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	must(t, w.managed.Apply(ctx, seedObjects))
 	testSA := w.serviceAccount(ctx, t, seedHubNamespace, "test-sa")
 	call := func(t *testing.T, from *testbed.Namespace, namespace string, flags ...string) reply {
@@ -83,6 +84,13 @@ func testWalkthrough(t *testing.T, w *world) {
 		}
 	}
 	t.Run("O3,O4,O14,O15,O16,O18,O19: a service account of the hub, with a token by kubectl create token, lists pods by curl", func(t *testing.T) {
+		// A binding counts once the API server has seen it, a moment after it was made.
+		must(t, testbed.Poll(ctx, "the binding to count", func(context.Context) error {
+			if res := call(t, nil, seedNamespace); res.status == http.StatusForbidden {
+				return fmt.Errorf("%s", res.body)
+			}
+			return nil
+		}))
 		isPodList(t, call(t, nil, seedNamespace))
 	})
 	t.Run("O15,O16: another namespace is refused by the managed cluster's own RBAC, under the mapped name", func(t *testing.T) {
@@ -166,7 +174,7 @@ func whoami(t *testing.T, u user, args ...string) self {
 }
 
 func testIdentity(t *testing.T, w *world) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	t.Run("O4,O15: kubectl auth whoami shows a hub service account's name, uid, groups and extra as mapped", func(t *testing.T) {
 		got := whoami(t, w.ops).Status.UserInfo
 		uid, err := w.hub.Kubectl(ctx, "-n", "operators", "get", "serviceaccount", "ops", "-o", "jsonpath={.metadata.uid}")
@@ -241,6 +249,14 @@ func testIdentity(t *testing.T, w *world) {
 		leaver := w.serviceAccount(ctx, t, "operators", "leaver")
 		_, err = w.hub.Kubectl(ctx, "-n", "operators", "delete", "serviceaccount", "leaver")
 		must(t, err)
+		// An API server hears of the end of an account a moment later.
+		must(t, testbed.Poll(ctx, "the account to be gone", func(ctx context.Context) error {
+			res, err := send(ctx, w.caller(t, 2), "GET", managedURL+"/version", nil, "Authorization", "Bearer "+leaver.token)
+			if err == nil && res.status != http.StatusUnauthorized {
+				err = fmt.Errorf("%d %s", res.status, res.body)
+			}
+			return err
+		}))
 		for name, token := range map[string]string{"audience": foreign, "cluster": other, "gone": leaver.token} {
 			res := get(t, w.caller(t, 2), managedURL+"/version", token, 401)
 			if s := statusOf(t, res); s.Reason != "Unauthorized" {

@@ -20,7 +20,7 @@ func manifest(name, value string) string {
 }
 
 func testKubectl(t *testing.T, w *world) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	k := w.ops.kubectl
 	run := func(t *testing.T, want string, stdin string, args ...string) {
 		t.Helper()
@@ -134,7 +134,7 @@ func (w *world) pages(t *testing.T, version int, path string, limit int) (pages 
 func testBulk(t *testing.T, w *world) {
 	const objects, size = 500, 10 << 20
 	t.Run("O20: kubectl apply of 500 objects from one file of 10 MiB", func(t *testing.T) {
-		ctx := within(t, 100*time.Second)
+		ctx := within(t, 5*time.Minute)
 		file := filepath.Join(tempDir(t, "bulk-"), "bulk.yaml")
 		hashes := writeBulk(t, file, objects, size)
 		started := time.Now()

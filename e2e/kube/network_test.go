@@ -15,7 +15,7 @@ import (
 
 // testNetwork shows what the private network needs, and what it does not.
 func testNetwork(t *testing.T, w *world) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	t.Run("P1,S1,D1,D3: an API server that nobody outside reaches is used with kubectl through the hub", func(t *testing.T) {
 		for _, address := range []string{
 			net.JoinHostPort(apiAddress.String(), w.apiPort), net.JoinHostPort(testbed.InsideAddress.String(), w.apiPort),

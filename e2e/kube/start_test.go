@@ -58,7 +58,7 @@ func TestStart(t *testing.T) {
 func startDev(t *testing.T, dir string, env []string, args ...string) string {
 	t.Helper()
 	var out string
-	p, err := testbed.StartProcess(within(t, 30*time.Second), testbed.ProcessConfig{
+	p, err := testbed.StartProcess(within(t, time.Minute), testbed.ProcessConfig{
 		Name: "culvert-dev", Path: binaries().CLI, Args: append([]string{"dev", "--state", filepath.Join(dir, "state")}, args...), Env: env, LogDir: dir,
 		Ready: func(context.Context) error {
 			text, err := os.ReadFile(filepath.Join(dir, "culvert-dev.log"))
@@ -91,7 +91,7 @@ func find(t *testing.T, text, pattern string) string {
 // shell runs a line exactly as it was printed. Path is put before PATH.
 func shell(t *testing.T, line string, path ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(within(t, 30*time.Second), "bash", "-euo", "pipefail", "-c", line)
+	cmd := exec.CommandContext(within(t, time.Minute), "bash", "-euo", "pipefail", "-c", line)
 	cmd.Env = append(os.Environ(), "PATH="+strings.Join(append(path, os.Getenv("PATH")), ":"),
 		"KUBECACHEDIR="+filepath.Join(testbed.Dir(), "t", "kubectl-cache"), "KUBERC=off")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -115,9 +115,11 @@ func testDev(t *testing.T, w *world) {
 		if _, err := shell(t, "export KUBECONFIG="+w.hub.AdminKubeconfig+"; "+grant, bin); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := shell(t, find(t, out, `(?m)^ *(kubectl --kubeconfig .*)$`), bin); err != nil {
-			t.Error(err)
-		}
+		// The binding counts once the API server has seen it.
+		must(t, testbed.Poll(within(t, time.Minute), "the printed kubectl to work", func(context.Context) error {
+			_, err := shell(t, find(t, out, `(?m)^ *(kubectl --kubeconfig .*)$`), bin)
+			return err
+		}))
 		answer, err := shell(t, find(t, out, `(?m)^ *(curl .*)$`))
 		must(t, err)
 		var list struct{ Kind string }

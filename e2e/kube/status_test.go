@@ -8,7 +8,7 @@ import (
 
 // testStatus shows whose answer a client gets when a call fails.
 func testStatus(t *testing.T, w *world) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	stranger := w.serviceAccount(ctx, t, "operators", "stranger")
 	t.Run("D18: the API server's own refusals pass unmodified, byte for byte", func(t *testing.T) {
 		for name, version := range versions {

@@ -28,7 +28,7 @@ func apiRelay(path string) string {
 }
 
 func testStreams(t *testing.T, w *world) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	ways := map[string]string{
 		"an https service": serviceURL("web", ""), "an http service": serviceURL("http:web", ""), "kube-apiserver": apiRelay(""),
 	}

@@ -100,7 +100,7 @@ func (w *world) upgrade(t *testing.T, target, protocol string) (*tls.Conn, *bufi
 // webSocket exchanges messages of several sizes, text and binary.
 func webSocket(t *testing.T, w *world, url string) {
 	t.Helper()
-	dialer := websocket.Dialer{TLSClientConfig: w.tls(t), HandshakeTimeout: 10 * time.Second, Subprotocols: []string{"v5.channel.k8s.io"}}
+	dialer := websocket.Dialer{TLSClientConfig: w.tls(t), HandshakeTimeout: 30 * time.Second, Subprotocols: []string{"v5.channel.k8s.io"}}
 	conn, res, err := dialer.DialContext(t.Context(), url, http.Header{"Authorization": {"Bearer " + w.ops.token}})
 	if err != nil {
 		t.Fatal(err, res)
@@ -109,7 +109,7 @@ func webSocket(t *testing.T, w *world, url string) {
 	if conn.Subprotocol() != "v5.channel.k8s.io" {
 		t.Errorf("subprotocol %q", conn.Subprotocol())
 	}
-	must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	must(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
 	for _, size := range []int{0, 1, 125, 126, 70_000, 1 << 20} {
 		for _, kind := range []int{websocket.TextMessage, websocket.BinaryMessage} {
 			message := bytes.Repeat([]byte("w"), size)
@@ -121,7 +121,7 @@ func webSocket(t *testing.T, w *world, url string) {
 		}
 	}
 	bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "bye")
-	must(t, conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second)))
+	must(t, conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(20*time.Second)))
 	if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
 		t.Errorf("the close was answered with %v", err)
 	}

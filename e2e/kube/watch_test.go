@@ -82,13 +82,13 @@ func testWatch(t *testing.T, w *world) {
 		t.Run("O20,O22: kubectl get -w over "+name+" shows each change within a second", func(t *testing.T) {
 			watch := watchWith(t, w.ops, env, "-n", "work", "get", "configmap", "first", "-w", "--no-headers",
 				"-o", "custom-columns=VALUE:.data.key")
-			_, err := watch.next(10 * time.Second) // as it is now: the watch begins here
+			_, err := watch.next(30 * time.Second) // as it is now: the watch begins here
 			must(t, err)
 			inTime(t, w.delays(t, "work", "first", watch))
 		})
 	}
 	t.Run("O20: a watch over WebSocket, answered by kube-apiserver", func(t *testing.T) {
-		dialer := websocket.Dialer{TLSClientConfig: w.tls(t), HandshakeTimeout: 10 * time.Second}
+		dialer := websocket.Dialer{TLSClientConfig: w.tls(t), HandshakeTimeout: 30 * time.Second}
 		conn, res, err := dialer.DialContext(t.Context(),
 			"wss://"+hubHost+"/managed/api/v1/namespaces/work/configmaps?watch=1&fieldSelector=metadata.name%3Dfirst",
 			// The API server demands an origin, as browsers send it.
@@ -97,7 +97,7 @@ func testWatch(t *testing.T, w *world) {
 			t.Fatal(err, res)
 		}
 		defer conn.Close()
-		must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+		must(t, conn.SetReadDeadline(time.Now().Add(30*time.Second)))
 		read := func() (event struct {
 			Type   string
 			Object struct{ Data map[string]string }
@@ -166,7 +166,7 @@ func startIdle(t *testing.T, w *world) *idle {
 	for name, env := range map[string][]string{"HTTP/2": nil, "HTTP/1.1": http1} {
 		i.watches[name] = watchWith(t, w.ops, env, "-n", "idle", "get", "configmap", "idle", "-w", "--no-headers",
 			"-o", "custom-columns=VALUE:.data.key")
-		_, err := i.watches[name].next(10 * time.Second)
+		_, err := i.watches[name].next(30 * time.Second)
 		must(t, err)
 	}
 	i.since = time.Now()

@@ -59,7 +59,7 @@ type user struct {
 // Culvert's processes did not end in order or met a data race.
 func startWorld(t *testing.T) *world {
 	t.Helper()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 4*time.Minute)
 	w := &world{dir: tempDir(t, "kube-"), culvert: binaries()}
 	w.private, w.office = privateNetwork(t), privateNetwork(t)
 	must(t, w.private.RouteInto()) // a missing route shall not be what keeps callers out

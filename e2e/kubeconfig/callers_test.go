@@ -13,7 +13,7 @@ import (
 )
 
 func TestCallers(t *testing.T) {
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, 6*time.Minute)
 	the.agent(ctx, t, "callers", the.enrol(ctx, t, "edge-1"))
 	me := []string{"--token-file", the.aliceFile, "--cluster", "edge-1", "--wait", "60s"}
 	newFile := func(t *testing.T, args ...string) string {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -17,6 +18,8 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/culvertdev/culvert/e2e/testbed"
 )
 
 // cluster asks for a kubeconfig and returns its cluster entry.
@@ -32,7 +35,7 @@ func (w *world) cluster(ctx context.Context, t *testing.T, name string, query ur
 }
 
 func TestNames(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	for _, cluster := range []string{"edge-sni", "edge-pass"} {
 		the.agent(ctx, t, cluster, the.enrol(ctx, t, cluster))
 	}
@@ -66,7 +69,14 @@ func TestNames(t *testing.T) {
 		}
 	})
 	t.Run("S15: pass-through is refused while the live certificate of the API server lacks the name, with what mends it", func(t *testing.T) {
-		got := the.ask(ctx, "/-/v1/clusters/edge-pass/kubeconfig?"+url.Values{"mode": {"passthrough"}, "ca": {base64.URLEncoding.EncodeToString(ca)}}.Encode(), the.alice)
+		var got answer
+		must(t, testbed.Poll(ctx, "the agent of edge-pass", func(context.Context) error {
+			got = the.ask(ctx, "/-/v1/clusters/edge-pass/kubeconfig?"+url.Values{"mode": {"passthrough"}, "ca": {base64.URLEncoding.EncodeToString(ca)}}.Encode(), the.alice)
+			if _, waitFor := got.refusal(t); waitFor == "agent" {
+				return errors.New(got.body)
+			}
+			return nil
+		}))
 		if reason, waitFor := got.refusal(t); got.code != http.StatusConflict || reason != "TunnelNotReady" || waitFor != "cluster-certificate" {
 			t.Errorf("%d %s", got.code, got.body)
 		}

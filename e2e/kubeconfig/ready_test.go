@@ -48,7 +48,7 @@ func (a answer) refusal(t *testing.T) (reason string, waitFor string) {
 }
 
 func TestReady(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 5*time.Minute)
 	const path = "/-/v1/clusters/edge-ready/kubeconfig"
 	whole := t // the agent stays to its end
 	dir := the.enrol(ctx, t, "edge-ready")
