@@ -51,11 +51,10 @@ func NewSocket(c net.Conn) *Socket {
 // which the caller uses for the rest.
 func (s *Socket) TryWrite(p []byte) (int, error) {
 	s.out, s.written, s.failed = p, 0, nil
-	err := s.raw.Write(s.put)
-	s.out = nil
-	if err != nil {
-		return 0, nil
+	if s.raw.Write(s.put) != nil {
+		s.written, s.failed = 0, nil
 	}
+	s.out = nil
 	return s.written, s.failed
 }
 

@@ -71,7 +71,7 @@ func TestResetThatAWriteTakes(t *testing.T) {
 		server.StartTLS()
 		defer server.Close()
 		secure := tls.Server(near, server.TLS)
-		client := tls.Client(below, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the certificate is no part of it
+		client := tls.Client(below, &tls.Config{InsecureSkipVerify: true}) // which is no part of it
 		shaken := make(chan error, 1)
 		go func() { shaken <- secure.Handshake() }()
 		if err := errors.Join(client.Handshake(), <-shaken); err != nil {
