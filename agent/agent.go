@@ -226,9 +226,7 @@ func (a *Agent) handle(ctx context.Context, in *mux.Incoming) {
 	ctx, seen := a.observer.StartSession(ctx, telemetry.SessionStart{OpenStart: about})
 	about.Trace = "" // the session's span is the parent
 	ctx, opening := a.observer.StartOpen(ctx, about)
-	var conn *upstream.Conn
-	var err error
-	splice.Aside(func() { conn, err = a.upstream.Dial(ctx, target) }) // checks, too
+	conn, err := a.upstream.Dial(ctx, target) // checks, too
 	if err != nil {
 		opening.End(err)
 		seen.End(telemetry.SessionEnd{Err: err})

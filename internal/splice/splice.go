@@ -252,7 +252,7 @@ const tellTime = time.Second
 // failureOf returns what failed at src, whose end would look orderly without it: a
 // socket tells an error once, and a write that got it may be about to say so.
 func (j *joint) failureOf(src Conn) error {
-	if isGone(src) {
+	if !j.isOver() && isGone(src) {
 		late := time.NewTimer(tellTime)
 		defer late.Stop()
 		select {
@@ -297,6 +297,13 @@ func (j *joint) discard(src Conn) {
 	j.setEnd()
 	j.mu.Unlock()
 	_, _ = io.Copy(io.Discard, src) // whatever ends it, there is nobody to tell
+}
+
+// isOver tells whether one direction is.
+func (j *joint) isOver() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.over
 }
 
 // oneIsOver bounds what the other direction discards.
