@@ -100,7 +100,9 @@ type watch struct {
 func startWatch(ctx context.Context, t *testing.T, k testbed.Kubectl) *watch {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
-	cmd := k.Command(ctx, "-n", "default", "get", "configmap", "light-7", "--watch", "-o", `jsonpath={.data.round}{"\n"}`)
+	// By a list: a watch of an object by its name does not print its first event, and so may
+	// miss a change.
+	cmd := k.Command(ctx, "-n", "default", "get", "configmaps", "--field-selector=metadata.name=light-7", "--watch", "-o", `jsonpath={.data.round}{"\n"}`)
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	var complaint bytes.Buffer

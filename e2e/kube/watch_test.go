@@ -74,13 +74,18 @@ func (l *lines) next(d time.Duration) (string, error) {
 	}
 }
 
+// named makes kubectl watch one object by a list. A watch of an object by its name does not
+// print its first event, which is the object as it is then: a change that is made before
+// the watch has begun would never show.
+func named(object string) string { return "--field-selector=metadata.name=" + object }
+
 // http1 makes kubectl speak HTTP/1.1 (k8s.io/apimachinery/pkg/util/net).
 var http1 = []string{"DISABLE_HTTP2=1"}
 
 func testWatch(t *testing.T, w *world) {
 	for name, env := range map[string][]string{"HTTP/2": nil, "HTTP/1.1": http1} {
 		t.Run("O20,O22: kubectl get -w over "+name+" shows each change within a second", func(t *testing.T) {
-			watch := watchWith(t, w.ops, env, "-n", "work", "get", "configmap", "first", "-w", "--no-headers",
+			watch := watchWith(t, w.ops, env, "-n", "work", "get", "configmaps", named("first"), "-w", "--no-headers",
 				"-o", "custom-columns=VALUE:.data.key")
 			_, err := watch.next(30 * time.Second) // as it is now: the watch begins here
 			must(t, err)
@@ -164,7 +169,7 @@ func startIdle(t *testing.T, w *world) *idle {
 	t.Helper()
 	i := &idle{watches: map[string]*lines{}}
 	for name, env := range map[string][]string{"HTTP/2": nil, "HTTP/1.1": http1} {
-		i.watches[name] = watchWith(t, w.ops, env, "-n", "idle", "get", "configmap", "idle", "-w", "--no-headers",
+		i.watches[name] = watchWith(t, w.ops, env, "-n", "idle", "get", "configmaps", named("idle"), "-w", "--no-headers",
 			"-o", "custom-columns=VALUE:.data.key")
 		_, err := i.watches[name].next(30 * time.Second)
 		must(t, err)
