@@ -297,22 +297,23 @@ func (e *early) Err() error {
 // Fail ends the connection behind what was written, so that the target does not take it
 // for an orderly end.
 func (e *early) Fail(code wire.Code, hop wire.Hop, message string) {
-	e.mu.Lock()
-	session := e.session
-	e.mu.Unlock()
-	if session != nil {
-		session.Fail(code, hop, message)
+	if s := e.opened(); s != nil {
+		s.Fail(code, hop, message)
 	}
 }
 
 // Reset ends the connection so that the target does not take it for an orderly end.
 func (e *early) Reset(code wire.Code, hop wire.Hop, message string) {
-	e.mu.Lock()
-	session := e.session
-	e.mu.Unlock()
-	if session != nil {
-		session.Reset(code, hop, message)
+	if s := e.opened(); s != nil {
+		s.Reset(code, hop, message)
 	}
+}
+
+// opened returns the session, nil where there is none yet.
+func (e *early) opened() *mux.Session {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.session
 }
 
 // CloseWrite ends the sending direction.

@@ -144,8 +144,10 @@ func (h *Hub) end() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var errs []error
-	for _, m := range h.agents {
-		errs = append(errs, m.run.stop())
+	for name, m := range h.agents {
+		if err := m.run.stop(); err != nil {
+			errs = append(errs, fmt.Errorf("agent of %s: %w", name, err))
+		}
 		m.api.Close()
 	}
 	return errors.Join(append(errs, h.hub.stop(), os.RemoveAll(h.state))...)

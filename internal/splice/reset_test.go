@@ -2,6 +2,7 @@ package splice_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -71,7 +72,9 @@ func TestResetThatAWriteTakes(t *testing.T) {
 		server.StartTLS()
 		defer server.Close()
 		secure := tls.Server(near, server.TLS)
-		client := tls.Client(below, &tls.Config{InsecureSkipVerify: true}) // which is no part of it
+		roots := x509.NewCertPool()
+		roots.AddCert(server.Certificate())
+		client := tls.Client(below, &tls.Config{RootCAs: roots, ServerName: "example.com", MinVersion: tls.VersionTLS13})
 		shaken := make(chan error, 1)
 		go func() { shaken <- secure.Handshake() }()
 		if err := errors.Join(client.Handshake(), <-shaken); err != nil {

@@ -32,19 +32,27 @@ type muxed interface {
 	Reset(code wire.Code, hop wire.Hop, message string)
 }
 
-// muxedIn returns c, or what it has below, where that is muxed, or nil. A request inside
-// of a session hands over its connection with what a server has put around it.
-func muxedIn(c net.Conn) muxed {
-	for {
-		if m, ok := c.(muxed); ok {
-			return m
+// socket is a TCP connection.
+type socket interface {
+	net.Conn
+	syscall.Conn
+	SetLinger(seconds int) error
+}
+
+// within returns c, or what it has below, where that is a T. A request inside of a session
+// hands over its connection with what a server has put around it, as TLS is around a socket.
+func within[T any](c net.Conn) (found T, ok bool) {
+	for c != nil {
+		if found, ok = c.(T); ok {
+			return found, true
 		}
-		wrapper, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			return nil
+		wrapper, wraps := c.(interface{ NetConn() net.Conn })
+		if !wraps {
+			break
 		}
 		c = wrapper.NetConn()
 	}
+	return found, false
 }
 
 // stoppable is a session, or a client's connection: what copies into it ends when nobody
@@ -203,14 +211,14 @@ const settleLook = 5 * time.Millisecond
 // settle waits, for lingerTime at most, until the peer of a socket has what was written: a
 // reset would destroy what is still in the socket.
 func settle(c net.Conn) {
-	socket := socketIn(c)
-	if socket == nil || unsent(socket) == 0 {
+	tcp, ok := within[socket](c)
+	if !ok || unsent(tcp) == 0 {
 		return
 	}
 	look, late := time.NewTicker(settleLook), time.NewTimer(lingerTime)
 	defer look.Stop()
 	defer late.Stop()
-	for unsent(socket) > 0 {
+	for unsent(tcp) > 0 {
 		select {
 		case <-look.C:
 		case <-late.C:
@@ -228,8 +236,8 @@ func ofWriting(src Conn, err error) bool {
 	if !errors.As(err, &broken) {
 		return false
 	}
-	m := muxedIn(src)
-	return m == nil || !errors.Is(err, m.Err())
+	m, ok := within[muxed](src)
+	return !ok || !errors.Is(err, m.Err())
 }
 
 // leave leaves the end to the other direction, for lingerTime at most. It reports false
@@ -281,7 +289,7 @@ func (j *joint) finish() error {
 // stop makes src send no more: its peer is told that nobody reads, or what it sends is
 // discarded.
 func (j *joint) stop(src Conn) {
-	if m := muxedIn(src); m != nil {
+	if m, ok := within[muxed](src); ok {
 		_ = m.CloseRead() // fails where it is closed
 		return
 	}
@@ -335,19 +343,12 @@ func Fail(c net.Conn, hop wire.Hop, err error) { abort(c, hop, err, muxed.Fail) 
 // abort ends a connection so that its peer does not take the end for a clean
 // one, a session by end.
 func abort(c net.Conn, hop wire.Hop, err error, end func(m muxed, code wire.Code, hop wire.Hop, message string)) {
-	if m := muxedIn(c); m != nil {
+	if m, ok := within[muxed](c); ok {
 		end(m, codeOf(err), hop, err.Error())
 	}
-	for below := c; below != nil; {
-		if tcp, ok := below.(interface{ SetLinger(seconds int) error }); ok {
-			_ = tcp.SetLinger(0) // fails on a closed connection only
-			_ = below.Close()    // without the close_notify of TLS, which is an orderly end
-		}
-		wrapper, ok := below.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		below = wrapper.NetConn()
+	if tcp, ok := within[socket](c); ok {
+		_ = tcp.SetLinger(0) // fails on a closed connection only
+		_ = tcp.Close()      // without the close_notify of TLS, which is an orderly end
 	}
 	_ = c.Close() // may be closed already
 }

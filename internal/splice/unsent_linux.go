@@ -1,7 +1,6 @@
 package splice
 
 import (
-	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,21 +20,4 @@ func unsent(c syscall.Conn) int {
 		return 0
 	}
 	return n
-}
-
-// socketIn returns the TCP socket that is c or below it, nil where there is none.
-func socketIn(c net.Conn) syscall.Conn {
-	for {
-		if tcp, ok := c.(interface {
-			syscall.Conn
-			SetLinger(seconds int) error
-		}); ok {
-			return tcp
-		}
-		wrapper, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			return nil
-		}
-		c = wrapper.NetConn()
-	}
 }

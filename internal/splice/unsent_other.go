@@ -2,13 +2,7 @@
 
 package splice
 
-import (
-	"net"
-	"syscall"
-)
+import "syscall"
 
 // unsent is for a system that tells it.
 func unsent(syscall.Conn) int { return 0 }
-
-// socketIn is for unsent.
-func socketIn(net.Conn) syscall.Conn { return nil }

@@ -53,8 +53,10 @@ func TestAnswerBeforeTheFailure(t *testing.T) {
 			t.Helper()
 			start := time.Now()
 			sent := uploads(t, conn)
+			seconds := time.NewTicker(time.Second) // of the bubble's clock
+			defer seconds.Stop()
 			for err := <-sent; err == nil; {
-				time.Sleep(time.Second) // of the bubble's clock
+				<-seconds.C
 				err = conn.WriteMessage(gorilla.BinaryMessage, []byte("more"))
 			}
 			if took := time.Since(start); took < 5*time.Second || took > 6*time.Second {
